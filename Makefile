@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python 3.11 or newer, git and make; they set up .venv themselves.
+
+bin = .venv/bin
+
+help:
+	@echo "make demo    set up, train on handwritten digits, draw some and score them (minutes)"
+	@echo "make test    set up, lint, and run the tests"
+	@echo "make lint    the checks without the tests: style, types, floors"
+	@echo "make format  let ruff mend what it can"
+	@echo "make clean   remove caches and builds; runs/ and .venv stay"
+
+demo: core
+	$(bin)/diffussm train digits --out runs/digits
+	$(bin)/diffussm score runs/digits --out runs/digits/demo
+
+test: lint
+	$(bin)/python -m pytest
+
+lint: dev
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/lint-imports
+	$(bin)/pyright
+
+format: dev
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+
+core:
+	@sh scripts/setup.sh
+
+dev:
+	@sh scripts/setup.sh dev
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -exec rm -rf {} +
+
+.PHONY: help demo test lint format core dev clean

@@ -1,0 +1,221 @@
+"""DiffuSSM: a denoiser of bidirectional gated state space blocks with an hourglass.
+
+One block (l a position, j = l div M its token, k = l mod M its place in it):
+
+    h = LayerNorm(x) (1 + scale) + shift                     tokens x D
+    U_l = act(W_k^up act(W^0 h_j))                           positions x D
+    Y = [SSM_forward(U), SSM_backward(U)]                    positions x 2D
+    I_{j,k} = act(W_k^down Y_l)                              tokens x 2D
+    x <- x + gate W^3 (act(W^2 I) * act(W^1 h))              tokens x D
+
+Yan, Gu and Rush, "Diffusion Models Without Attention", 2024, section 4.2. What the paper leaves
+open, and what we chose, is in docs/choices.md.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from diffussm.config import choose
+from diffussm.nn.adaln import ModulatedNorm, Modulation
+from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, grid_positions
+from diffussm.nn.hourglass import Contract, Expand
+from diffussm.nn.initialization import initialize, zero
+from diffussm.shapes import Condition, Image, Labels, Signal, TimeStep
+from diffussm.ssm.bidirectional import Bidirectional
+from diffussm.ssm.s4d import S4D
+
+SSMS = {"s4d": S4D}
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Output widths of the block's matrices, in units of D; W^3 always returns to D."""
+
+    dense: int
+    """W^0."""
+    fused: int
+    """W^1 and W^2, whose outputs are multiplied."""
+
+
+# The paper prints no shapes. "totals" matches its parameter and multiply-add counts, "figure" its
+# figure 2 and the formulas of section 4.2.
+MATRICES = {"totals": Widths(dense=2, fused=1), "figure": Widths(dense=1, fused=2)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffuSSMConfig:
+    """Everything that makes one DiffuSSM, without its weights."""
+
+    input_size: int | tuple[int, int] = 32
+    """Height and width of the (latent) image it is trained on; other sizes work at run time."""
+    in_channels: int = 4
+    """Channels of the image or latent."""
+    num_classes: int = 1000
+    """Classes it is told apart by; 0 makes an unconditional model."""
+    patch_size: int = 1
+    """Side of the square of pixels that shares a token; the paper needs none."""
+    d_model: int = 384
+    """Width D of the residual stream, divisible by 4."""
+    depth: int = 13
+    """Blocks."""
+    hourglass_ratio: int = 2
+    """M, positions along the scan that share a token of the residual stream."""
+    matrices: str = "totals"
+    """Reading of the paper's matrix shapes, one of MATRICES."""
+    bidirectional: bool = True
+    """Scan from both ends; otherwise from the first position only."""
+    ssm: str = "s4d"
+    """State space layer, one of SSMS."""
+    d_state: int = 64
+    """State size N of each channel's system, even."""
+    ssm_init: str = "lin"
+    """Continuous A at birth: lin, inv, legs or real."""
+    discretization: str = "zoh"
+    """zoh or bilinear."""
+    dt_min: float = 1e-3
+    """Smallest step size at birth; 1 / dt positions are about what a channel remembers."""
+    dt_max: float = 1e-1
+    """Largest step size at birth."""
+    learned_variance: bool = True
+    """Predict the variance's interpolation beside the noise: twice the output channels."""
+
+    def __post_init__(self):
+        choose("matrices", self.matrices, MATRICES)
+        choose("ssm", self.ssm, SSMS)
+        for name in ("in_channels", "patch_size", "d_model", "depth", "hourglass_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must be 0 (none) or more, not {self.num_classes}")
+        self.tokens(*self.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width the model is trained on."""
+        size = self.input_size
+        return (size, size) if isinstance(size, int) else size
+
+    def tokens(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens for an image; a ValueError where it does not divide."""
+        across = self.patch_size * self.hourglass_ratio
+        if height < 1 or height % self.patch_size:
+            raise ValueError(
+                f"height {height} must be a positive multiple of patch_size {self.patch_size}"
+            )
+        if width < 1 or width % across:
+            raise ValueError(
+                f"width {width} must be a positive multiple of {across} "
+                f"(patch_size {self.patch_size} x hourglass_ratio {self.hourglass_ratio})"
+            )
+        return height // self.patch_size, width // across
+
+
+class DiffuSSMBlock(nn.Module):
+    """One gated, bidirectional state space layer at full length between dense layers at J."""
+
+    def __init__(self, config: DiffuSSMConfig):
+        super().__init__()
+        dim, ratio = config.d_model, config.hourglass_ratio
+        widths = MATRICES[config.matrices]
+        self.modulation = Modulation(dim, 3)
+        self.norm = ModulatedNorm(dim)
+        self.dense = nn.Linear(dim, widths.dense * dim)  # W^0
+        self.up = Expand(widths.dense * dim, dim, ratio)  # W_k^up
+        self.ssm = Bidirectional(_ssm(config), _ssm(config)) if config.bidirectional else _ssm(config)
+        both = 2 * dim if config.bidirectional else dim
+        self.down = Contract(both, 2 * dim, ratio)  # W_k^down
+        self.gate = nn.Linear(dim, widths.fused * dim)  # W^1
+        self.value = nn.Linear(2 * dim, widths.fused * dim)  # W^2
+        self.out = nn.Linear(widths.fused * dim, dim)  # W^3
+
+    def forward(self, x: Signal, condition: Condition) -> Signal:
+        scale, shift, gate = self.modulation(condition)
+        h = self.norm(x, scale, shift)
+        u = _act(self.up(_act(self.dense(h))))
+        contracted = _act(self.down(self.ssm(u)))
+        fused = _act(self.value(contracted)) * _act(self.gate(h))
+        return x + gate * self.out(fused)
+
+
+class DiffuSSM(nn.Module):
+    """The denoiser: noisy image, time step and class in; noise (and variance) out.
+
+    (batch, channels, height, width), (batch,), (batch,) -> (batch, channels or 2 channels, height,
+    width). Works at any size whose height the patch divides and whose width patch x ratio divides.
+    """
+
+    def __init__(self, config: DiffuSSMConfig):
+        super().__init__()
+        self.config = config
+        dim = config.d_model
+        pixels = config.hourglass_ratio * config.patch_size**2  # of a token
+        out_channels = config.in_channels * (2 if config.learned_variance else 1)
+        self.embed = nn.Linear(pixels * config.in_channels, dim)
+        self.time = TimestepEmbedding(dim)
+        self.label = LabelEmbedding(config.num_classes, dim) if config.num_classes else None
+        self.blocks = nn.ModuleList(DiffuSSMBlock(config) for _ in range(config.depth))
+        self.final_modulation = Modulation(dim, 2)
+        self.final_norm = ModulatedNorm(dim)
+        self.decode = nn.Linear(dim, pixels * out_channels)
+        initialize(self)
+        for module in self.modules():
+            if isinstance(module, Modulation):
+                zero(module.linear)
+        zero(self.decode)
+
+    def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Image:
+        rows, columns = self.config.tokens(*x_t.shape[2:])
+        patch, ratio = self.config.patch_size, self.config.hourglass_ratio
+        tokens = rearrange(
+            x_t,
+            "b c (row p) (col m q) -> b (row col) (m p q c)",
+            p=patch,
+            q=patch,
+            m=ratio,
+        )
+        x = self.embed(tokens)
+        x = x + grid_positions(rows, columns, x.shape[-1], x.device).to(x.dtype)
+        condition = self._condition(t, y)
+        for block in self.blocks:
+            x = block(x, condition)
+        shift, scale = self.final_modulation(condition)
+        return rearrange(
+            self.decode(self.final_norm(x, scale, shift)),
+            "b (row col) (m p q c) -> b c (row p) (col m q)",
+            row=rows,
+            p=patch,
+            q=patch,
+            m=ratio,
+        )
+
+    def _condition(self, t: Tensor, y: Tensor | None) -> Tensor:
+        condition = self.time(t)
+        if self.label is None:
+            if y is not None:
+                raise ValueError("this model is unconditional (num_classes 0): give no labels")
+            return condition
+        if y is None:
+            raise ValueError(
+                f"this model needs labels 0..{self.config.num_classes - 1} "
+                f"({self.config.num_classes} for no label)"
+            )
+        return condition + self.label(y)
+
+
+def _ssm(config: DiffuSSMConfig) -> S4D:
+    return SSMS[config.ssm](
+        config.d_model,
+        d_state=config.d_state,
+        init=config.ssm_init,
+        discretization=config.discretization,
+        dt_min=config.dt_min,
+        dt_max=config.dt_max,
+    )
+
+
+def _act(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")

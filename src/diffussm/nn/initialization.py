@@ -1,0 +1,43 @@
+"""Initial values of a diffusion network, as in DiT: Xavier linears, small embeddings.
+
+Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023; Yan, Gu and Rush, 2024,
+section 5.1 ("the standard layer initializations approach from ViT").
+"""
+
+from torch import Tensor, nn
+
+from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding
+from diffussm.nn.hourglass import Contract, Expand
+
+EMBEDDING_STD = 0.02
+
+
+def initialize(network: nn.Module) -> None:
+    """Give every linear of `network` its value at birth; state space layers keep their own."""
+    for module in network.modules():
+        if isinstance(module, Expand):
+            for piece in module.weight.data.split(module.dim_out):
+                nn.init.xavier_uniform_(piece)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, Contract):
+            for piece in module.weight.data:
+                nn.init.xavier_uniform_(piece)
+    for module in network.modules():
+        if isinstance(module, TimestepEmbedding):
+            _small(module.mlp[0].weight)
+            _small(module.mlp[2].weight)
+        elif isinstance(module, LabelEmbedding):
+            _small(module.table.weight)
+
+
+def zero(linear: nn.Linear) -> None:
+    """Make a layer output 0 whatever its input."""
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+
+def _small(weight: Tensor) -> None:
+    nn.init.normal_(weight, std=EMBEDDING_STD)

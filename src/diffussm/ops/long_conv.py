@@ -1,0 +1,166 @@
+"""Convolution with a kernel as long as the sequence, by FFT, in one or both directions.
+
+    forward    y_l = sum_{m >= 0} K_m u_{l-m}
+    backward   y_l = sum_{m >= 0} K_m u_{l+m}        both see the present, lag 0
+
+`long_conv` is what layers call: an operator of its own, so that compilers and flop counters see
+one opaque, differentiable node and no complex numbers. `long_conv_reference` is the same sums
+written out, the truth it is tested against.
+
+Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, equation 5.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from diffussm.shapes import Signal
+
+Kernels = Float[Tensor, "directions dim length"]
+Responses = Float[Tensor, "batch length directions dim"]
+
+
+def long_conv(u: Signal, kernels: Kernels) -> Responses:
+    """`u` through one kernel (forward) or two (forward, backward); differentiable in both.
+
+    Computed in float32 (float64 for float64 input, which tests use) whatever autocast says;
+    the result has the type of `u`.
+    """
+    _check(u, kernels)
+    return _long_conv(u, kernels)
+
+
+def long_conv_reference(u: Signal, kernels: Kernels) -> Responses:
+    _check(u, kernels)
+    length = u.shape[1]
+    lag = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    causal = torch.where(lag >= 0, kernels[0][:, lag.clamp(min=0)], 0)
+    responses = [torch.einsum("dlm,bmd->bld", causal, u)]
+    if len(kernels) == 2:
+        anticausal = torch.where(lag <= 0, kernels[1][:, (-lag).clamp(min=0)], 0)
+        responses.append(torch.einsum("dlm,bmd->bld", anticausal, u))
+    return torch.stack(responses, dim=2)
+
+
+def fft_length(length: int) -> int:
+    """The smallest even 2^a 3^b 5^c at which a circular convolution does not wrap around."""
+    size = 2 * length
+    while not _is_smooth(size):
+        size += 2
+    return size
+
+
+def _is_smooth(size: int) -> bool:
+    for factor in (2, 3, 5):
+        while size % factor == 0:
+            size //= factor
+    return size == 1
+
+
+def _check(u: Tensor, kernels: Tensor) -> None:
+    if len(kernels) not in (1, 2):
+        raise ValueError(f"long_conv takes one kernel or two (two directions), not {len(kernels)}")
+    if u.shape[1] == 0:
+        raise ValueError("long_conv needs a sequence of length 1 or more, not 0")
+    if kernels.shape[2] != u.shape[1]:
+        raise ValueError(
+            f"the kernels are {kernels.shape[2]} long and the sequence {u.shape[1]}; "
+            "make kernels of the sequence's length"
+        )
+
+
+def _spectrum(x: Tensor, size: int) -> Tensor:
+    """FFT along the last axis, in at least float32: there is none for bfloat16."""
+    return torch.fft.rfft(x.to(torch.promote_types(x.dtype, torch.float32)), n=size)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).contiguous()  # the FFT is several times faster on adjacent numbers
+
+
+def _reversed(spectrum: Tensor) -> Tensor:
+    # Conjugate for good: a lazy conj() is lost where a compiler calls the operator.
+    return torch.conj_physical(spectrum)
+
+
+@torch.library.custom_op("diffussm::long_conv", mutates_args=())
+def _long_conv(u: Tensor, kernels: Tensor) -> Tensor:
+    length = u.shape[1]
+    size = fft_length(length)
+    spectra = _spectrum(kernels, size)
+    signal = _spectrum(_channels_first(u), size)
+    products = [signal * spectra[0]]
+    if len(kernels) == 2:
+        products.append(signal * _reversed(spectra[1]))
+    y = torch.fft.irfft(torch.stack(products, dim=1), n=size)[..., :length]
+    return y.movedim(-1, 1).to(u.dtype).contiguous()
+
+
+@_long_conv.register_fake
+def _(u: Tensor, kernels: Tensor) -> Tensor:
+    batch, length, dim = u.shape
+    return u.new_empty(batch, length, kernels.shape[0], dim)
+
+
+@torch.library.custom_op("diffussm::long_conv_backward", mutates_args=())
+def _long_conv_backward(u: Tensor, kernels: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    # The adjoint of a convolution is the same convolution in the other direction.
+    length = u.shape[1]
+    size = fft_length(length)
+    spectra = _spectrum(kernels, size)
+    signal = _spectrum(_channels_first(u), size)
+    cotangent = _spectrum(_channels_first(dy), size)
+    du = cotangent[:, 0] * _reversed(spectra[0])
+    dkernels = [(cotangent[:, 0] * _reversed(signal)).sum(0)]
+    if len(kernels) == 2:
+        du = du + cotangent[:, 1] * spectra[1]
+        dkernels.append((_reversed(cotangent[:, 1]) * signal).sum(0))
+    du = torch.fft.irfft(du, n=size)[..., :length].movedim(-1, 1)
+    dk = torch.fft.irfft(torch.stack(dkernels), n=size)[..., :length]
+    return du.to(u.dtype).contiguous(), dk.to(kernels.dtype).contiguous()
+
+
+@_long_conv_backward.register_fake
+def _(u: Tensor, kernels: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    return u.new_empty(u.shape), kernels.new_empty(kernels.shape)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+    u, kernels = ctx.saved_tensors
+    return _long_conv_backward(u, kernels, dy)
+
+
+_long_conv.register_autograd(_backward, setup_context=_setup_context)
+
+
+def long_conv_flops(batch: int, length: int, dim: int, directions: int) -> int:
+    """Floating point operations of one convolution: FFTs at 2.5 n log2 n, and their products.
+
+    The kernels' own FFTs are counted: they are made anew at each call.
+    """
+    size = fft_length(length)
+    transforms = batch * dim * (1 + directions) + directions * dim
+    products = batch * dim * directions * (size // 2 + 1)
+    return round(transforms * 2.5 * size * math.log2(size)) + 6 * products
+
+
+@register_flop_formula(torch.ops.diffussm.long_conv)
+def _(u_shape, kernels_shape, **_) -> int:
+    return long_conv_flops(*u_shape, kernels_shape[0])
+
+
+@register_flop_formula(torch.ops.diffussm.long_conv_backward)
+def _(u_shape, kernels_shape, dy_shape, **_) -> int:
+    batch, length, dim = u_shape
+    directions, size = kernels_shape[0], fft_length(length)
+    # spectra of u, dy and the kernels; inverses of du and the kernels' gradients
+    transforms = batch * dim * (2 + directions) + 2 * directions * dim
+    products = 2 * batch * dim * directions * (size // 2 + 1)
+    return round(transforms * 2.5 * size * math.log2(size)) + 8 * products

@@ -1,0 +1,128 @@
+"""S4D: a state space model with diagonal A, one for each channel.
+
+    h' = A h + B u,   y = 2 Re(C h) + D u        state / 2 conjugate pairs, one of each pair kept
+
+The same system is a convolution (training: all positions at once) and a recurrence (`step`: one
+position at a time, constant memory).
+
+Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", 2022.
+"""
+
+import math
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from diffussm.config import choose
+from diffussm.ops.long_conv import long_conv
+from diffussm.ops.vandermonde import vandermonde
+from diffussm.shapes import Signal
+from diffussm.ssm.discretization import DISCRETIZATIONS
+from diffussm.ssm.hippo import legs_normal_eigenvalues
+from diffussm.ssm.kernel_cache import KernelLayer
+from diffussm.ssm.parameters import ssm_parameter
+
+
+def lin(state: int) -> tuple[Tensor, Tensor]:
+    """S4D-Lin, equation 9: A_n = -1/2 + i pi n, a Fourier basis with a decay."""
+    n = torch.arange(state // 2, dtype=torch.float64)
+    return torch.full_like(n, -0.5), math.pi * n
+
+
+def inv(state: int) -> tuple[Tensor, Tensor]:
+    """S4D-Inv, equation 8: A_n = -1/2 + i (N / pi)(N / (2n + 1) - 1), an approximation of LegS."""
+    n = torch.arange(state // 2, dtype=torch.float64)
+    return torch.full_like(n, -0.5), state / math.pi * (state / (2 * n + 1) - 1)
+
+
+def legs(state: int) -> tuple[Tensor, Tensor]:
+    """S4D-LegS, section 4.1: the normal part of HiPPO-LegS, its rank-one part dropped."""
+    im = legs_normal_eigenvalues(state)
+    return torch.full_like(im, -0.5), im
+
+
+def real(state: int) -> tuple[Tensor, Tensor]:
+    """S4D-Real, section 4.2: A_n = -(n + 1), an average over exponentially fading windows."""
+    n = torch.arange(state // 2, dtype=torch.float64)
+    return -(n + 1), torch.zeros_like(n)
+
+
+INITS = {"lin": lin, "inv": inv, "legs": legs, "real": real}
+
+
+class S4D(KernelLayer):
+    """A diagonal state space model on each channel: (batch, length, dim) -> the same shape.
+
+    dim               channels, each with a system of its own
+    d_state           size N of a system's state, even: N / 2 conjugate pairs
+    init              the continuous A at birth, one of INITS
+    discretization    one of DISCRETIZATIONS
+    dt_min, dt_max    range of the step sizes at birth, log-uniform over channels; 1 / dt is
+                      about the number of positions a channel remembers
+    Raises ValueError for an odd state size, an empty range or an unknown name.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        d_state: int = 64,
+        init: str = "lin",
+        discretization: str = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ):
+        super().__init__()
+        if d_state < 2 or d_state % 2:
+            raise ValueError(f"d_state must be even and at least 2 (conjugate pairs), not {d_state}")
+        if not 0 < dt_min <= dt_max:
+            raise ValueError(f"need 0 < dt_min <= dt_max, not {dt_min} and {dt_max}")
+        self._discretize = choose("discretization", discretization, DISCRETIZATIONS)
+        a_re, a_im = choose("S4D init", init, INITS)(d_state)
+
+        log_dt = torch.empty(dim).uniform_(math.log(dt_min), math.log(dt_max))
+        self.log_dt = ssm_parameter(log_dt)
+        self.log_decay = ssm_parameter(torch.log(-a_re).float().repeat(dim, 1))
+        self.frequency = ssm_parameter(a_im.float().repeat(dim, 1))
+        # B = 1 at birth, C complex normal of unit variance; real and imaginary part last
+        self.B = ssm_parameter(torch.tensor([1.0, 0.0]).repeat(dim, d_state // 2, 1))
+        self.C = nn.Parameter(torch.randn(dim, d_state // 2, 2) * 0.5**0.5)
+        self.D = nn.Parameter(torch.randn(dim))
+
+    def kernel(self, length: int) -> Float[Tensor, "dim length"]:
+        """K_l = 2 Re sum_n C_n B_n gain_n A_bar_n^l, float32, without D."""
+        decay, angle, gain_re, gain_im = self._discrete()
+        b_re, b_im = self.B.unbind(-1)
+        c_re, c_im = self.C.unbind(-1)
+        re, im = b_re * c_re - b_im * c_im, b_re * c_im + b_im * c_re
+        re, im = re * gain_re - im * gain_im, re * gain_im + im * gain_re
+        return vandermonde(decay, angle, re, im, length)
+
+    def forward(self, u: Signal) -> Signal:
+        kernel = self.cached_kernel(u.shape[1])
+        return long_conv(u, kernel[None]).squeeze(2) + self.D.to(u.dtype) * u
+
+    def initial_state(self, batch: int) -> Complex[Tensor, "batch dim state"]:
+        """The state before the first input: nothing remembered."""
+        zeros = torch.zeros(batch, *self.frequency.shape, 2, device=self.D.device)
+        return torch.view_as_complex(zeros.to(self.D.dtype))
+
+    def step(
+        self, u_t: Float[Tensor, "batch dim"], state: Complex[Tensor, "batch dim state"]
+    ) -> tuple[Float[Tensor, "batch dim"], Complex[Tensor, "batch dim state"]]:
+        """The output at one position, and the state to hand to the next."""
+        if state.shape[0] != u_t.shape[0]:
+            raise ValueError(
+                f"the state belongs to a batch of {state.shape[0]}, the input has {u_t.shape[0]}; "
+                "start from initial_state(batch)"
+            )
+        decay, angle, gain_re, gain_im = self._discrete()
+        a_bar = torch.polar(torch.exp(decay), angle)
+        b_bar = torch.complex(gain_re, gain_im) * torch.view_as_complex(self.B)
+        state = a_bar * state + b_bar * u_t[..., None]
+        y = 2 * (torch.view_as_complex(self.C) * state).sum(-1).real
+        return (y + self.D * u_t).to(u_t.dtype), state
+
+    def _discrete(self):
+        return self._discretize(torch.exp(self.log_dt), -torch.exp(self.log_decay), self.frequency)

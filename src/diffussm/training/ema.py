@@ -1,0 +1,27 @@
+"""The exponential moving average of the weights, which is what samples are drawn from.
+
+    ema <- d ema + (1 - d) weights,    d = min(decay, (1 + n) / (10 + n)) after n updates
+
+The smaller d of the first updates forgets the initial weights; a fixed decay would keep their
+trace for thousands of steps.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+
+class EMA:
+    """A float32 copy of a model that follows its weights."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.model = deepcopy(model).float().eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, updates: int) -> None:
+        """Move towards `model`'s weights, `updates` having been made before."""
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        averages = list(self.model.parameters())
+        torch._foreach_lerp_(averages, [p.float() for p in model.parameters()], 1 - decay)

@@ -1,0 +1,51 @@
+"""AdamW over groups of parameters that agree on how they wish to be trained, and its schedules.
+
+Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+"""
+
+import math
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+BETAS = (0.9, 0.999)
+
+
+def constant(progress: float) -> float:
+    """The full learning rate to the end."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine, from the full learning rate at progress 0 to none at 1."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+LR_SCHEDULES = {"constant": constant, "cosine": cosine}
+
+
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in which a parameter's own tags (no decay, a highest rate) come first."""
+    members = defaultdict(list)
+    for parameter in model.parameters():
+        tags = getattr(parameter, "optimizer_tags", {})
+        decay = tags.get("weight_decay", weight_decay)
+        members[decay, min(lr, tags.get("max_lr", lr))].append(parameter)
+    groups = [
+        {"params": parameters, "weight_decay": decay, "lr": rate, "peak_lr": rate}
+        for (decay, rate), parameters in members.items()
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, scale: float) -> None:
+    """Give each group `scale` times its highest learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = scale * group["peak_lr"]
+
+
+def lr_scale(schedule: str, seen: int, total: int, warmup: int) -> float:
+    """The share of the highest learning rate after `seen` of `total` images."""
+    rise = min(1.0, seen / warmup) if warmup else 1.0
+    return rise * LR_SCHEDULES[schedule](seen / total)

@@ -1,0 +1,16 @@
+"""Every test runs on one thread, from the same seed, without a network."""
+
+import os
+
+# Read when torch, matplotlib and huggingface_hub are first imported; subprocesses inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MPLBACKEND"] = "agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
