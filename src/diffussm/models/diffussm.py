@@ -80,6 +80,9 @@ class DiffuSSMConfig:
     """Smallest step size at birth; 1 / dt positions are about what a channel remembers."""
     dt_max: float = 1e-1
     """Largest step size at birth."""
+    label_std: float = 0.02
+    """Standard deviation of the label embeddings at birth; DiT's 0.02 for long runs, 1 where the
+    classes must be learned within thousands of steps."""
     learned_variance: bool = True
     """Predict the variance's interpolation beside the noise: twice the output channels."""
 
@@ -156,7 +159,9 @@ class DiffuSSM(nn.Module):
         out_channels = config.in_channels * (2 if config.learned_variance else 1)
         self.embed = nn.Linear(pixels * config.in_channels, dim)
         self.time = TimestepEmbedding(dim)
-        self.label = LabelEmbedding(config.num_classes, dim) if config.num_classes else None
+        self.label = None
+        if config.num_classes:
+            self.label = LabelEmbedding(config.num_classes, dim, config.label_std)
         self.blocks = nn.ModuleList(DiffuSSMBlock(config) for _ in range(config.depth))
         self.final_modulation = Modulation(dim, 2)
         self.final_norm = ModulatedNorm(dim)

@@ -25,9 +25,10 @@ class TimestepEmbedding(nn.Module):
 class LabelEmbedding(nn.Module):
     """One learned row a class, and a last one, `num_classes`, that says "no label"."""
 
-    def __init__(self, num_classes: int, dim: int):
+    def __init__(self, num_classes: int, dim: int, std: float):
         super().__init__()
         self.table = nn.Embedding(num_classes + 1, dim)
+        nn.init.normal_(self.table.weight, std=std)
 
     def forward(self, y: Labels) -> Condition:
         return self.table(y)

@@ -1,19 +1,20 @@
-"""Initial values of a diffusion network, as in DiT: Xavier linears, small embeddings.
+"""Initial values of a diffusion network, as in DiT: Xavier linears, a small time embedding.
 
 Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023; Yan, Gu and Rush, 2024,
 section 5.1 ("the standard layer initializations approach from ViT").
 """
 
-from torch import Tensor, nn
+from torch import nn
 
-from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding
+from diffussm.nn.embeddings import TimestepEmbedding
 from diffussm.nn.hourglass import Contract, Expand
 
-EMBEDDING_STD = 0.02
+TIME_STD = 0.02
 
 
 def initialize(network: nn.Module) -> None:
-    """Give every linear of `network` its value at birth; state space layers keep their own."""
+    """Give every linear of `network` its value at birth; embeddings of labels and state
+    space layers keep their own."""
     for module in network.modules():
         if isinstance(module, Expand):
             for piece in module.weight.data.split(module.dim_out):
@@ -27,10 +28,8 @@ def initialize(network: nn.Module) -> None:
                 nn.init.xavier_uniform_(piece)
     for module in network.modules():
         if isinstance(module, TimestepEmbedding):
-            _small(module.mlp[0].weight)
-            _small(module.mlp[2].weight)
-        elif isinstance(module, LabelEmbedding):
-            _small(module.table.weight)
+            for linear in (module.mlp[0], module.mlp[2]):
+                nn.init.normal_(linear.weight, std=TIME_STD)
 
 
 def zero(linear: nn.Linear) -> None:
@@ -38,6 +37,3 @@ def zero(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
 
-
-def _small(weight: Tensor) -> None:
-    nn.init.normal_(weight, std=EMBEDDING_STD)

@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +79,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How previews are drawn; stored with the model as its usual way of sampling."""
-
-    sampler: str = "ddpm"
-    """ddpm, ddim or dpm++."""
-    steps: int | None = None
-    """Calls of the network; the sampler's usual number if not given."""
-    guidance: float = 1.0
-    """Scale of classifier-free guidance; 1 for none."""
-
-    def __post_init__(self):
-        Sampling(sampler=self.sampler, steps=self.steps)
-        Guidance(scale=self.guidance)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole training run; equal recipes give equal weights."""
 
@@ -103,7 +88,16 @@ class Recipe:
     model: Any
     diffusion: DiffusionConfig
     training: TrainingConfig
-    sampling: SamplingConfig
+    sampling: Sampling
+    """How previews are drawn; stored with the model as its usual way, and so is `guidance`."""
+    guidance: Guidance
+
+    def __post_init__(self):
+        if self.guidance.scale != 1:
+            if not self.model.num_classes:
+                raise ValueError("an unconditional model has no guidance; leave guidance.scale at 1")
+            if not self.training.label_dropout:
+                raise ValueError("guidance needs training.label_dropout above 0, for instance 0.1")
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The resolved tables, every key present."""
@@ -112,7 +106,25 @@ class Recipe:
         return tables
 
 
-TABLES = ("data", "model", "diffusion", "training", "sampling")
+TABLES = ("data", "model", "diffusion", "training", "sampling", "guidance")
+
+
+def recipes_folder() -> Path:
+    """Where the built-in recipes lie: inside an installed package, else at the checkout's root."""
+    shipped = Path(str(files("diffussm") / "recipes"))
+    return shipped if shipped.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a built-in recipe, or `name` itself where it is a TOML file's path.
+
+    Raises ValueError, naming the nearest built-in one, where there is neither.
+    """
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise ValueError(f"there is no recipe file {name}")
+        return Path(name)
+    return choose("recipe", name, {path.stem: path for path in recipes_folder().glob("*.toml")})
 
 
 def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
@@ -161,7 +173,8 @@ def recipe(tables: Mapping[str, Any]) -> Recipe:
         model=model,
         diffusion=diffusion,
         training=from_dict(TrainingConfig, tables["training"], "training."),
-        sampling=from_dict(SamplingConfig, tables.get("sampling", {}), "sampling."),
+        sampling=from_dict(Sampling, tables.get("sampling", {}), "sampling."),
+        guidance=from_dict(Guidance, tables.get("guidance", {}), "guidance."),
     )
 
 

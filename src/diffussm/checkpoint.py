@@ -1,0 +1,138 @@
+"""The model file: weights in safetensors, and a header that says everything needed to use them.
+
+    model.safetensors   EMA weights; metadata "diffussm" = one JSON object, the `Header`
+
+Files are written under another name, flushed to the disk and renamed, so that a kill or a full
+disk at any instant leaves the last good one. No file holds code.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from diffussm import __version__
+from diffussm.config import choose, from_dict, to_dict
+from diffussm.diffusion import DiffusionConfig, Guidance, Sampling
+from diffussm.models import MODELS, build
+
+FORMAT = 1
+MODEL_FILE = "model.safetensors"
+METADATA_KEY = "diffussm"
+PIXELS = {"name": "identity", "scale": 1.0}
+"""The autoencoder of a model that works on pixels: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a model file says of itself."""
+
+    model: Any
+    """Config of the network, a dataclass of one of `diffussm.models.MODELS`."""
+    diffusion: DiffusionConfig
+    """The process it was trained on."""
+    class_names: tuple[str, ...]
+    """Names of the labels 0, 1, ...; empty for an unconditional model."""
+    sampling: Sampling
+    """Its usual sampler."""
+    guidance: Guidance
+    """Its usual guidance."""
+    images: int
+    """Images seen in training."""
+
+
+def save_model(path: Path, network: nn.Module, header: Header) -> None:
+    """Write a model file; OSError, and the previous file untouched, where that fails."""
+    family = next(name for name, (_, kind) in MODELS.items() if type(header.model) is kind)
+    described = to_dict(header) | {
+        "format": FORMAT,
+        "version": __version__,
+        "family": family,
+        "autoencoder": PIXELS,
+    }
+    metadata = {METADATA_KEY: json.dumps(described)}
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_safely(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Header]:
+    """The network of a model file or run folder, ready to denoise, and its header.
+
+    Raises ValueError for a missing, truncated, foreign or newer file.
+    """
+    path = model_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _read_header(path, file.metadata() or {})
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
+    with torch.random.fork_rng(devices=[]):  # fresh weights must not use up the caller's numbers
+        network = build(header.model)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its header: {error}") from None
+    return network.to(device).eval().requires_grad_(False), header
+
+
+def model_file(path: str | Path) -> Path:
+    """The model file that `path` means: itself, or the one at the root of a run folder."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise ValueError(f"the folder {path} has no {MODEL_FILE}; has its run saved one yet?")
+        return path / MODEL_FILE
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}; give a run folder or a model file")
+    return path
+
+
+def write_safely(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file, and put it at `path` only once all of it is on the disk."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors: disk full
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"could not write {path} ({error}); is there space? Any earlier file is untouched"
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_header(path: Path, metadata: dict[str, str]) -> Header:
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{path} was not written by diffussm: it has no {METADATA_KEY!r} header")
+    described = json.loads(metadata[METADATA_KEY])
+    if described["format"] > FORMAT:
+        raise ValueError(
+            f"{path} has format {described['format']}, written by diffussm {described['version']}; "
+            f"this is {__version__}, which reads up to {FORMAT}: install a newer one"
+        )
+    _, kind = choose("model family", described["family"], MODELS)
+    return Header(
+        model=from_dict(kind, described["model"], "model."),
+        diffusion=from_dict(DiffusionConfig, described["diffusion"], "diffusion."),
+        class_names=tuple(described["class_names"]),
+        sampling=from_dict(Sampling, described["sampling"], "sampling."),
+        guidance=from_dict(Guidance, described["guidance"], "guidance."),
+        images=described["images"],
+    )

@@ -1,0 +1,80 @@
+"""`diffussm info`: what a model is and costs."""
+
+from pathlib import Path
+
+import typer
+
+
+def info(
+    model: str = typer.Argument(help="A preset's name (DiffuSSM-XL), a run folder or model file."),
+    size: str | None = typer.Option(None, help="Image sizes in pixels, as 256,512,1024."),
+) -> None:
+    """Print size and cost: diffussm info DiffuSSM-XL --size 256,512,1024
+
+    Presets work on latents with an eighth of an image's side; DiT-XL/2 stands beside them.
+    """
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from diffussm.analysis.flops import DIT_XL_2, diffussm_cost
+    from diffussm.checkpoint import load_model
+    from diffussm.models import PRESETS, build, model_config
+
+    if model in PRESETS or not Path(model).exists():
+        config, reduction, trained = model_config(model, {}), 8, ""
+        sizes = _sizes(size or "256,512,1024")
+        with torch.device("meta"):
+            network = build(config)
+    else:
+        network, header = load_model(model)
+        config, reduction, trained = header.model, 1, f", {header.images:,} images seen"
+        sizes = _sizes(size) if size else [config.size]
+    parameters = sum(p.numel() for p in network.parameters())
+    console = Console(highlight=False, width=None)
+    console.print(
+        f"{model}: {parameters:,} parameters, width {config.d_model}, {config.depth} blocks, "
+        f"M = {config.hourglass_ratio}, {config.ssm}{trained}"
+    )
+    beside = reduction == 8
+    names = ["pixels", "length", "tokens", "total", "FFT", "kernels"]
+    names += ["DiT-XL/2", "its tokens", "ratio"] if beside else []
+    table = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+    for height, width in sizes:
+        if height % reduction or width % reduction:
+            raise ValueError(
+                f"{height}x{width} pixels have no latent: sides must be multiples of {reduction}"
+            )
+        cost = diffussm_cost(config, height // reduction, width // reduction)
+        row = [f"{height}x{width}", f"{cost.positions:,}", f"{cost.tokens:,}"]
+        row += [_giga(cost.total), _giga(cost.convolutions), _giga(cost.kernels)]
+        if beside:
+            dit = DIT_XL_2.cost(height // 8, width // 8)
+            row += [_giga(dit.total), f"{dit.tokens:,}", f"{cost.total / dit.total:.2f}"]
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        "Giga-multiply-adds of one image, by formula; length: positions the SSM scans. Kernels are "
+        "made once\na batch in training and once in all while sampling, and are not in the total."
+    )
+    if beside:
+        console.print(
+            f"DiT-XL/2 has {DIT_XL_2.parameters:,} parameters as published (118.6 G at 256 px)."
+        )
+
+
+def _giga(multiply_adds: int) -> str:
+    giga = multiply_adds / 1e9
+    return f"{giga:,.1f}" if giga >= 1 else f"{giga:.4f}"
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    sizes = []
+    for part in text.split(","):
+        height, cross, width = part.strip().partition("x")
+        if not height.isdecimal() or (cross and not width.isdecimal()) or int(height) == 0:
+            raise ValueError(f"--size takes sizes like 256,512 or 256x512, not {text!r}")
+        sizes.append((int(height), int(width) if cross else int(height)))
+    return sizes

@@ -1,0 +1,115 @@
+"""`diffussm sample`: from a checkpoint and seeds to pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from diffussm.cli.devices import choose_device
+from diffussm.cli.display import progress_bar, say
+
+MAX_COLUMNS = 16
+
+
+def sample(
+    checkpoint: Path = typer.Argument(help="A run folder or model file."),
+    out: Path | None = typer.Option(None, help="PNG file for a grid of all images."),
+    images: Path | None = typer.Option(None, help="Folder for one PNG an image, named by seed."),
+    npz: Path | None = typer.Option(None, help="File for the array that ADM's evaluator reads."),
+    seeds: str = typer.Option("0-63", help="Seeds, each an image: 0-63 or 1,5,9."),
+    classes: str | None = typer.Option(None, help="Class numbers, in turn over seeds: 3,7 or 0-9."),
+    sampler: str | None = typer.Option(None, help="ddpm, ddim or dpm++; else the model's usual."),
+    steps: int | None = typer.Option(None, help="Calls of the network; else the sampler's usual."),
+    eta: float | None = typer.Option(None, help="Fresh noise of ddim, 0 to 1."),
+    guidance: float | None = typer.Option(None, help="Scale of guidance; 1 for none."),
+    interval: str | None = typer.Option(
+        None, help="Guide only between these shares of the process, as 0.1,0.8."
+    ),
+    guidance_channels: int | None = typer.Option(
+        None, help="Guide only the first channels (DiT's published samples: 3)."
+    ),
+    size: str | None = typer.Option(None, help="Height x width to draw, as 8x16; else as trained."),
+    batch_size: int = typer.Option(100, help="Images at a time; does not change them."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1, mps."),
+) -> None:
+    """Draw images: diffussm sample runs/digits --out grid.png --classes 3,7 --guidance 2
+
+    Seed i gives the same image whatever the batch.
+    """
+    if not (out or images or npz):
+        raise ValueError("nothing to write: give --out grid.png, --images FOLDER or --npz FILE")
+    numbers = _numbers("--seeds", seeds)
+    from diffussm.generation import (
+        load,
+        picture_grid,
+        to_uint8,
+        write_images,
+        write_npz,
+        write_png,
+    )
+
+    model = load(checkpoint, choose_device(device))
+    wanted = model.config.sampling
+    if sampler is not None and sampler != wanted.sampler:
+        wanted = replace(wanted, sampler=sampler, steps=None, eta=0.0)
+    wanted = _changed(wanted, steps=steps, eta=eta)
+    guided = _changed(
+        model.config.guidance,
+        scale=guidance,
+        interval=None if interval is None else _pair("--interval", interval, ",", float),
+        channels=guidance_channels,
+    )
+    chosen = None if classes is None else _numbers("--classes", classes)
+    labels = model.labels(len(numbers), chosen)
+    shape = None if size is None else _pair("--size", size, "x", int)
+
+    calls = wanted.total * -(-len(numbers) // max(batch_size, 1))
+    with progress_bar("sampling", calls) as show:
+        drawn = model.sample(
+            seeds=numbers,
+            labels=labels,
+            sampling=wanted,
+            guidance=guided,
+            size=shape,
+            batch_size=batch_size,
+            progress=lambda done, _: show(done, f"{len(numbers)} images"),
+        )
+    pixels = to_uint8(drawn)
+    if out:
+        names = model.config.class_names
+        captions = [names[label] for label in labels] if labels else [str(n) for n in numbers]
+        columns = len(chosen or names)
+        write_png(out, picture_grid(pixels, captions, columns if columns <= MAX_COLUMNS else None))
+        say(f"{len(numbers)} images in {out}")
+    if images:
+        write_images(images, pixels, numbers)
+        say(f"{len(numbers)} files in {images}")
+    if npz:
+        write_npz(npz, pixels, labels)
+        say(f"arr_0 {pixels.shape} in {npz}")
+
+
+def _changed(config, **changes):
+    return replace(config, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """The whole numbers of "0-63", "1,5,9" or a mix of both."""
+    numbers = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{option} takes numbers like 0-63 or 1,5,9, not {text!r}")
+        numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    if not numbers:
+        raise ValueError(f"{option} {text!r} names no number; ranges go upwards, like 0-63")
+    return numbers
+
+
+def _pair(option: str, text: str, separator: str, kind: type) -> tuple:
+    try:
+        first, second = (kind(part) for part in text.split(separator))
+    except ValueError:
+        example = f"0.1{separator}0.8" if kind is float else f"8{separator}16"
+        raise ValueError(f"{option} takes two numbers like {example}, not {text!r}") from None
+    return first, second

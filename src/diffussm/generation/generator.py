@@ -1,0 +1,132 @@
+"""A trained model that draws: seed i gives image i, whatever else is in the batch.
+
+Every image has a generator of random numbers of its own, on the CPU, so that batch size, device
+and the other seeds do not change it (beyond rounding in the network).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffussm.checkpoint import Header, load_model
+from diffussm.diffusion import GaussianDiffusion, Guidance, Sample, Sampling, guided, sample
+from diffussm.shapes import Image
+from diffussm.ssm.kernel_cache import reusing_kernels
+
+Progress = Callable[[int, int], None]
+"""Told after each call of the network: calls made, calls in all."""
+
+
+class Generator:
+    """A network with its diffusion process; `diffussm.load(path)` makes one."""
+
+    def __init__(self, model: nn.Module, config: Header):
+        self.model = model
+        self.config = config
+        self.diffusion = GaussianDiffusion(config.diffusion)
+
+    def labels(self, count: int, classes: Sequence[int] | None = None) -> list[int] | None:
+        """Labels of `count` images: `classes` (all, unless given) in turn; None if unconditional.
+
+        Raises ValueError for classes out of range, or any for an unconditional model.
+        """
+        known = self.config.model.num_classes
+        if not known:
+            if classes:
+                raise ValueError("this model is unconditional: it draws without classes")
+            return None
+        classes = range(known) if classes is None else classes
+        for number in classes:
+            if not 0 <= number < known:
+                raise ValueError(f"class {number} does not exist; this model has 0 to {known - 1}")
+        return [classes[i % len(classes)] for i in range(count)]
+
+    def sample(
+        self,
+        *,
+        seeds: Sequence[int],
+        labels: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        guidance: Guidance | None = None,
+        size: tuple[int, int] | None = None,
+        batch_size: int = 100,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Images (seeds, channels, height, width) in [-1, 1], one for each seed.
+
+        labels      the class of each seed; all classes in turn, unless given
+        sampling, guidance    the model's usual ones, unless given
+        size        height and width; those of training, unless given
+        Raises ValueError for labels, seeds or a size that the model cannot take.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        labels = self.labels(len(seeds)) if labels is None else labels
+        total = (sampling or self.config.sampling).total * -(-len(seeds) // batch_size)
+        images, calls = [], 0
+        for start in range(0, len(seeds), batch_size):
+            part = slice(start, start + batch_size)
+            some = None if labels is None else labels[part]
+            state = None
+            for state in self.steps(seeds[part], some, sampling, guidance, size):
+                calls += 1
+                if progress:
+                    progress(calls, total)
+            assert state is not None
+            images.append(state.x)
+        return torch.cat(images).clamp(-1, 1) if self._is_pixels else torch.cat(images)
+
+    def steps(
+        self,
+        seeds: Sequence[int],
+        labels: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        guidance: Guidance | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Iterator[Sample]:
+        """The states on the way to one batch of images; the last one's `x` is the images."""
+        self._check(seeds, labels)
+        config, device = self.config, next(self.model.parameters()).device
+        draw = _noise_by_seed(seeds, (config.model.in_channels, *(size or config.model.size)))
+        denoiser = reusing_kernels(self.model)
+        if config.model.num_classes:
+            guidance = guidance or config.guidance
+            denoiser = guided(denoiser, guidance, config.model.num_classes, config.diffusion.steps)
+        elif guidance and guidance.scale != 1:
+            raise ValueError("this model is unconditional: guidance must be 1")
+        y = None if labels is None else torch.tensor(list(labels), device=device)
+        return sample(
+            denoiser,
+            self.diffusion,
+            draw().to(device),
+            y,
+            lambda: draw().to(device),
+            sampling or config.sampling,
+        )
+
+    @property
+    def _is_pixels(self) -> bool:
+        return self.config.diffusion.clip_x0
+
+    def _check(self, seeds: Sequence[int], labels: Sequence[int] | None) -> None:
+        if not seeds:
+            raise ValueError("there is nothing to draw: give at least one seed")
+        for seed in seeds:
+            if not 0 <= seed < 2**63:
+                raise ValueError(f"seed {seed} must lie in [0, 2^63)")
+        if labels is not None:
+            self.labels(len(labels), labels)
+            if len(labels) != len(seeds):
+                raise ValueError(f"{len(seeds)} seeds need as many labels, not {len(labels)}")
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """The trained model of a run folder or model file; ValueError where it cannot be read."""
+    return Generator(*load_model(path, device))
+
+
+def _noise_by_seed(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return lambda: torch.stack([torch.randn(shape, generator=each) for each in generators])
