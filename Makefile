@@ -11,7 +11,7 @@ help:
 
 demo: core
 	$(bin)/diffussm train digits --out runs/digits
-	$(bin)/diffussm score runs/digits --out runs/digits/demo
+	$(bin)/python examples/digits.py runs/digits
 
 test: lint
 	$(bin)/python -m pytest

@@ -1,7 +1,7 @@
 """Attention-free image diffusion: DiffuSSM, its state space layers and its diffusion process.
 
-    diffussm.create_model("DiffuSSM-XL", input_size=32, num_classes=1000)
-    diffussm.load("runs/digits").sample(seeds=range(10))
+diffussm.create_model("DiffuSSM-XL", input_size=32, num_classes=1000)
+diffussm.load("runs/digits").sample(seeds=range(10))
 """
 
 from importlib import import_module

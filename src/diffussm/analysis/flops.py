@@ -76,5 +76,9 @@ class PublishedDiT:
         return Cost(linears=linears, convolutions=0, kernels=0, positions=tokens, tokens=tokens)
 
 
-DIT_XL_2 = PublishedDiT(dim=1152, depth=28, patch=2, parameters=675_129_632)
-DIT_S_2 = PublishedDiT(dim=384, depth=12, patch=2, parameters=32_963_360)
+DITS = {
+    "DiT-S/2": PublishedDiT(dim=384, depth=12, patch=2, parameters=32_963_360),
+    "DiT-L/2": PublishedDiT(dim=1024, depth=24, patch=2, parameters=458_102_816),
+    "DiT-XL/2": PublishedDiT(dim=1152, depth=28, patch=2, parameters=675_129_632),
+}
+"""The published counterparts of DiffuSSM-S, L and XL."""

@@ -6,7 +6,6 @@ mistake, raised anywhere as ValueError or OSError, becomes one sentence and exit
 
 import sys
 
-import click
 import typer
 
 from diffussm import __version__
@@ -38,12 +37,7 @@ def _options(
 def main() -> None:
     """Run a command and leave with its exit code."""
     try:
-        sys.exit(app(standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
     except (ValueError, OSError, ArithmeticError) as error:
         typer.echo(f"diffussm: {error}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)

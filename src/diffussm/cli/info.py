@@ -11,13 +11,13 @@ def info(
 ) -> None:
     """Print size and cost: diffussm info DiffuSSM-XL --size 256,512,1024
 
-    Presets work on latents with an eighth of an image's side; DiT-XL/2 stands beside them.
+    Presets work on latents with an eighth of an image's side; DiT's stand beside them.
     """
     import torch
     from rich.console import Console
     from rich.table import Table
 
-    from diffussm.analysis.flops import DIT_XL_2, diffussm_cost
+    from diffussm.analysis.flops import DITS, diffussm_cost
     from diffussm.checkpoint import load_model
     from diffussm.models import PRESETS, build, model_config
 
@@ -31,14 +31,15 @@ def info(
         config, reduction, trained = header.model, 1, f", {header.images:,} images seen"
         sizes = _sizes(size) if size else [config.size]
     parameters = sum(p.numel() for p in network.parameters())
-    console = Console(highlight=False, width=None)
+    console = Console(highlight=False)
     console.print(
         f"{model}: {parameters:,} parameters, width {config.d_model}, {config.depth} blocks, "
         f"M = {config.hourglass_ratio}, {config.ssm}{trained}"
     )
-    beside = reduction == 8
+    beside = model.replace("DiffuSSM", "DiT") + "/2"  # DiffuSSM-XL stands beside DiT-XL/2
+    dit = DITS.get(beside)
     names = ["pixels", "length", "tokens", "total", "FFT", "kernels"]
-    names += ["DiT-XL/2", "its tokens", "ratio"] if beside else []
+    names += [beside, "its tokens", "ratio"] if dit else []
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for column in table.columns:
         column.justify = "right"
@@ -50,19 +51,15 @@ def info(
         cost = diffussm_cost(config, height // reduction, width // reduction)
         row = [f"{height}x{width}", f"{cost.positions:,}", f"{cost.tokens:,}"]
         row += [_giga(cost.total), _giga(cost.convolutions), _giga(cost.kernels)]
-        if beside:
-            dit = DIT_XL_2.cost(height // 8, width // 8)
-            row += [_giga(dit.total), f"{dit.tokens:,}", f"{cost.total / dit.total:.2f}"]
+        if dit:
+            other = dit.cost(height // reduction, width // reduction)
+            row += [_giga(other.total), f"{other.tokens:,}", f"{cost.total / other.total:.2f}"]
         table.add_row(*row)
     console.print(table)
-    console.print(
-        "Giga-multiply-adds of one image, by formula; length: positions the SSM scans. Kernels are "
-        "made once\na batch in training and once in all while sampling, and are not in the total."
-    )
-    if beside:
-        console.print(
-            f"DiT-XL/2 has {DIT_XL_2.parameters:,} parameters as published (118.6 G at 256 px)."
-        )
+    console.print("Giga-multiply-adds of one image, by formula; length: positions the SSM scans.")
+    console.print("Kernels are made once a batch (once in all to sample): not in the total.")
+    if dit:
+        console.print(f"{beside} as published has {dit.parameters:,} parameters.")
 
 
 def _giga(multiply_adds: int) -> str:

@@ -128,7 +128,9 @@ class DiffuSSMBlock(nn.Module):
         self.norm = ModulatedNorm(dim)
         self.dense = nn.Linear(dim, widths.dense * dim)  # W^0
         self.up = Expand(widths.dense * dim, dim, ratio)  # W_k^up
-        self.ssm = Bidirectional(_ssm(config), _ssm(config)) if config.bidirectional else _ssm(config)
+        self.ssm = (
+            Bidirectional(_ssm(config), _ssm(config)) if config.bidirectional else _ssm(config)
+        )
         both = 2 * dim if config.bidirectional else dim
         self.down = Contract(both, 2 * dim, ratio)  # W_k^down
         self.gate = nn.Linear(dim, widths.fused * dim)  # W^1

@@ -36,4 +36,3 @@ def zero(linear: nn.Linear) -> None:
     """Make a layer output 0 whatever its input."""
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-

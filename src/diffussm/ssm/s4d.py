@@ -75,7 +75,9 @@ class S4D(KernelLayer):
     ):
         super().__init__()
         if d_state < 2 or d_state % 2:
-            raise ValueError(f"d_state must be even and at least 2 (conjugate pairs), not {d_state}")
+            raise ValueError(
+                f"d_state must be even and at least 2 (conjugate pairs), not {d_state}"
+            )
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"need 0 < dt_min <= dt_max, not {dt_min} and {dt_max}")
         self._discretize = choose("discretization", discretization, DISCRETIZATIONS)

@@ -105,9 +105,7 @@ class Trainer:
         started = time.perf_counter()
         settings = self.recipe.training
         x_0, y, t, noise = self._batch(min(settings.batch_size, settings.images - self.images))
-        scale = lr_scale(
-            settings.lr_schedule, self.images, settings.images, settings.warmup_images
-        )
+        scale = lr_scale(settings.lr_schedule, self.images, settings.images, settings.warmup_images)
         set_lr(self.optimizer, scale)
 
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):

@@ -95,7 +95,9 @@ class Recipe:
     def __post_init__(self):
         if self.guidance.scale != 1:
             if not self.model.num_classes:
-                raise ValueError("an unconditional model has no guidance; leave guidance.scale at 1")
+                raise ValueError(
+                    "an unconditional model has no guidance; leave guidance.scale at 1"
+                )
             if not self.training.label_dropout:
                 raise ValueError("guidance needs training.label_dropout above 0, for instance 0.1")
 

@@ -10,7 +10,6 @@ The model is written before the state. A kill in between leaves a model that is 
 going on from the state reaches the same model again.
 """
 
-import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,7 +109,9 @@ class Run:
         generator = Generator(self.trainer.ema.model, header)
         labels = generator.labels(len(seeds), range(columns)) if header.class_names else None
         pixels = to_uint8(generator.sample(seeds=seeds, labels=labels))
-        names = [str(seed) if labels is None else header.class_names[labels[seed]] for seed in seeds]
+        names = [
+            str(seed) if labels is None else header.class_names[labels[seed]] for seed in seeds
+        ]
         path = self.folder / PREVIEWS / f"{self.trainer.images:012d}.png"
         write_png(path, picture_grid(pixels, names, columns))
 
@@ -134,9 +135,10 @@ def _open_folder(folder: Path, wanted: Recipe, accept_changes: bool) -> None:
             )
     elif folder.is_dir() and any(entry.suffix != ".part" for entry in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no run; give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"cannot write into {folder}; give a folder that is yours")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the folder {folder} ({error.strerror}); try another") from None
     text = to_toml(wanted.as_dict())
     write_safely(path, lambda temporary: temporary.write_text(text))
     for part in (STATE_FILE.parent, Path(PREVIEWS)):
