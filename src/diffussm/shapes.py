@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Image = Float[Tensor, "batch channels height width"]
+Predicted = Float[Tensor, "batch predicted height width"]
+"""A network's answer: `channels` channels, or twice as many, the second half being v."""
+
 Signal = Float[Tensor, "batch length dim"]
 Condition = Float[Tensor, "batch dim"]
 Labels = Int[Tensor, " batch"]

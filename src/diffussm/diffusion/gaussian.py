@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from diffussm.config import choose
 from diffussm.diffusion.prediction import PREDICTIONS, Scale
 from diffussm.diffusion.schedules import SCHEDULES, NoiseSchedule, at, full_precision, respace
-from diffussm.shapes import Image, Labels, TimeStep
-
-Predicted = Float[Tensor, "batch predicted height width"]
-"""A network's answer: `channels` channels, or twice as many, the second half being v."""
+from diffussm.shapes import Image, Labels, Predicted, TimeStep
 
 Denoiser = Callable[[Image, TimeStep, Labels | None], Predicted]
 """Anything that maps (x_t, t, y) to a prediction; `t` counts steps of the original process."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from diffussm.diffusion.gaussian import Denoiser, Predicted
+from diffussm.diffusion.gaussian import Denoiser
 from diffussm.diffusion.schedules import full_precision
-from diffussm.shapes import Image, Labels, TimeStep
+from diffussm.shapes import Image, Labels, Predicted, TimeStep
 
 DIT_CHANNELS = 3
 """DiT's published samples guide the first 3 of 4 latent channels: its code began with RGB images,

@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffussm.config import choose
-from diffussm.diffusion.gaussian import Denoiser, GaussianDiffusion, Predicted
+from diffussm.diffusion.gaussian import Denoiser, GaussianDiffusion
 from diffussm.diffusion.prediction import Prediction, Scale
-from diffussm.shapes import Image, Labels, TimeStep
+from diffussm.shapes import Image, Labels, Predicted, TimeStep
 
 MIN_SNR_GAMMA = 5.0
 """Hang et al.'s bound on the weight."""

@@ -14,7 +14,6 @@ open, and what we chose, is in docs/choices.md.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from diffussm.nn.adaln import ModulatedNorm, Modulation
 from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, grid_positions
 from diffussm.nn.hourglass import Contract, Expand
 from diffussm.nn.initialization import initialize, zero
-from diffussm.shapes import Condition, Image, Labels, Signal, TimeStep
+from diffussm.shapes import Condition, Image, Labels, Predicted, Signal, TimeStep
 from diffussm.ssm.bidirectional import Bidirectional
 from diffussm.ssm.s4d import S4D
 
@@ -174,7 +173,7 @@ class DiffuSSM(nn.Module):
                 zero(module.linear)
         zero(self.decode)
 
-    def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Image:
+    def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:
         rows, columns = self.config.tokens(*x_t.shape[2:])
         patch, ratio = self.config.patch_size, self.config.hourglass_ratio
         tokens = rearrange(

@@ -239,6 +239,6 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _at_least(name: str, value: float, least: int) -> None:
+def _at_least(name: str, value: int | float, least: int) -> None:
     if value < least:
         raise ValueError(f"training.{name} must be at least {least}, not {value}")
