@@ -168,9 +168,6 @@ class DiffuSSM(nn.Module):
         self.final_norm = ModulatedNorm(dim)
         self.decode = nn.Linear(dim, pixels * out_channels)
         initialize(self)
-        for module in self.modules():
-            if isinstance(module, Modulation):
-                zero(module.linear)
         zero(self.decode)
 
     def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:

@@ -14,7 +14,10 @@ from diffussm.shapes import Condition, Signal
 
 
 class Modulation(nn.Module):
-    """SiLU, then Linear(dim, count * dim), zero at birth: `count` vectors for all positions."""
+    """SiLU, then Linear(dim, count * dim): `count` vectors for all positions.
+
+    `diffussm.nn.initialization.initialize` makes them zero at birth.
+    """
 
     def __init__(self, dim: int, count: int):
         super().__init__()
@@ -24,10 +27,6 @@ class Modulation(nn.Module):
     def forward(self, condition: Condition) -> tuple[Tensor, ...]:
         vectors = self.linear(F.silu(condition))
         return vectors[:, None].chunk(self.count, dim=-1)
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
 
 
 class ModulatedNorm(nn.Module):

@@ -6,6 +6,7 @@ section 5.1 ("the standard layer initializations approach from ViT").
 
 from torch import nn
 
+from diffussm.nn.adaln import Modulation
 from diffussm.nn.embeddings import TimestepEmbedding
 from diffussm.nn.hourglass import Contract, Expand
 
@@ -13,8 +14,7 @@ TIME_STD = 0.02
 
 
 def initialize(network: nn.Module) -> None:
-    """Give every linear of `network` its value at birth; embeddings of labels and state
-    space layers keep their own."""
+    """Give the linears of `network` their values at birth; label embeddings and SSMs keep theirs."""
     for module in network.modules():
         if isinstance(module, Expand):
             for piece in module.weight.data.split(module.dim_out):
@@ -30,6 +30,8 @@ def initialize(network: nn.Module) -> None:
         if isinstance(module, TimestepEmbedding):
             for linear in (module.mlp[0], module.mlp[2]):
                 nn.init.normal_(linear.weight, std=TIME_STD)
+        elif isinstance(module, Modulation):
+            zero(module.linear)
 
 
 def zero(linear: nn.Linear) -> None:
