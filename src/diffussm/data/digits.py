@@ -12,10 +12,8 @@ def digits() -> ImageDataset:
     """All 1797 digits as (1, 8, 8) images with values in [-1, 1]."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).float()[:, None] / 8 - 1  # the scans count 0..16
+    pixels, classes = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 8 - 1  # scans count 0..16
     return ImageDataset(
-        images=images,
-        labels=torch.from_numpy(bunch.target).long(),
-        class_names=tuple(str(name) for name in bunch.target_names),
+        images=images, labels=torch.from_numpy(classes).long(), class_names=tuple("0123456789")
     )

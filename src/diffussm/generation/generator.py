@@ -69,13 +69,12 @@ class Generator:
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
             some = None if labels is None else labels[part]
-            state = None
+            drawn = torch.empty(0)
             for state in self.steps(seeds[part], some, sampling, guidance, size):
-                calls += 1
+                drawn, calls = state.x, calls + 1
                 if progress:
                     progress(calls, total)
-            assert state is not None
-            images.append(state.x)
+            images.append(drawn)
         return torch.cat(images).clamp(-1, 1) if self._is_pixels else torch.cat(images)
 
     def steps(

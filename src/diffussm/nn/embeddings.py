@@ -19,7 +19,7 @@ class TimestepEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: TimeStep) -> Condition:
-        return self.mlp(sinusoids(t, FREQUENCIES).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoids(t, FREQUENCIES).to(next(self.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Module):

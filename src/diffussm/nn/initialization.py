@@ -14,7 +14,7 @@ TIME_STD = 0.02
 
 
 def initialize(network: nn.Module) -> None:
-    """Give the linears of `network` their values at birth; label embeddings and SSMs keep theirs."""
+    """Give every linear of `network` its value at birth; labels and SSMs keep their own."""
     for module in network.modules():
         if isinstance(module, Expand):
             for piece in module.weight.data.split(module.dim_out):
@@ -28,8 +28,9 @@ def initialize(network: nn.Module) -> None:
                 nn.init.xavier_uniform_(piece)
     for module in network.modules():
         if isinstance(module, TimestepEmbedding):
-            for linear in (module.mlp[0], module.mlp[2]):
-                nn.init.normal_(linear.weight, std=TIME_STD)
+            for linear in module.mlp:
+                if isinstance(linear, nn.Linear):
+                    nn.init.normal_(linear.weight, std=TIME_STD)
         elif isinstance(module, Modulation):
             zero(module.linear)
 

@@ -153,7 +153,8 @@ def long_conv_flops(batch: int, length: int, dim: int, directions: int) -> int:
 
 @register_flop_formula(torch.ops.diffussm.long_conv)
 def _(u_shape, kernels_shape, **_) -> int:
-    return long_conv_flops(*u_shape, kernels_shape[0])
+    batch, length, dim = u_shape
+    return long_conv_flops(batch, length, dim, kernels_shape[0])
 
 
 @register_flop_formula(torch.ops.diffussm.long_conv_backward)

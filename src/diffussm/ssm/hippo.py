@@ -19,7 +19,7 @@ def legs(state: int) -> tuple[Float[Tensor, "state state"], Float[Tensor, " stat
     return a, b
 
 
-def legs_normal_eigenvalues(state: int) -> Float[Tensor, "half_state"]:
+def legs_normal_eigenvalues(state: int) -> Float[Tensor, " half"]:
     """Imaginary parts, positive and descending, of the eigenvalues of LegS's normal part.
 
     A + P P^T with P_n = sqrt(n + 1/2) is -1/2 I plus a skew-symmetric matrix, so the real parts

@@ -9,7 +9,7 @@ trace for thousands of steps.
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -23,5 +23,6 @@ class EMA:
     def update(self, model: nn.Module, updates: int) -> None:
         """Move towards `model`'s weights, `updates` having been made before."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        averages = list(self.model.parameters())
-        torch._foreach_lerp_(averages, [p.float() for p in model.parameters()], 1 - decay)
+        averages: list[Tensor] = list(self.model.parameters())
+        weights = [parameter.float() for parameter in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore
