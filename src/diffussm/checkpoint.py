@@ -59,7 +59,12 @@ def save_model(path: Path, network: nn.Module, header: Header) -> None:
     }
     metadata = {METADATA_KEY: json.dumps(described)}
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_safely(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+    def write(temporary: Path) -> None:
+        save_file(tensors, temporary, metadata=metadata)
+        temporary.chmod(0o644)  # safetensors lets only its owner read a file
+
+    write_safely(path, write)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Header]:
