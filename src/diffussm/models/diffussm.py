@@ -93,6 +93,12 @@ class DiffuSSMConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.num_classes < 0:
             raise ValueError(f"num_classes must be 0 (none) or more, not {self.num_classes}")
+        if self.d_model % 4:
+            raise ValueError(
+                f"d_model must be divisible by 4 for 2-D positions, not {self.d_model}"
+            )
+        if self.label_std < 0:
+            raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.tokens(*self.size)
 
     @property

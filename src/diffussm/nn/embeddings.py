@@ -23,14 +23,26 @@ class TimestepEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """One learned row a class, and a last one, `num_classes`, that says "no label"."""
+    """One learned row a class, and a last one, `num_classes`, that says "no label".
+
+    Raises ValueError for a label without a row where labels are on the CPU; looking at those of a
+    GPU would make it wait, so there the device itself complains.
+    """
 
     def __init__(self, num_classes: int, dim: int, std: float):
         super().__init__()
+        self.num_classes = num_classes
         self.table = nn.Embedding(num_classes + 1, dim)
         nn.init.normal_(self.table.weight, std=std)
 
     def forward(self, y: Labels) -> Condition:
+        if y.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = y[(y < 0) | (y > self.num_classes)]
+            if len(wrong):
+                raise ValueError(
+                    f"labels must lie in 0..{self.num_classes - 1}, or be {self.num_classes} for "
+                    f"no label, not {wrong[0].item()}"
+                )
         return self.table(y)
 
 

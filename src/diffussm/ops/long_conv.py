@@ -19,7 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from diffussm.shapes import Signal
 
-Kernels = Float[Tensor, "directions dim length"]
+Kernels = Float[Tensor, "directions dim lags"]
 Responses = Float[Tensor, "batch length directions dim"]
 
 

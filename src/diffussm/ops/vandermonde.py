@@ -29,7 +29,10 @@ def vandermonde(decay: Modes, angle: Modes, c_re: Modes, c_im: Modes, length: in
 
     decay    log |z|, at most 0             angle    arg z, in radians
     c_re, c_im    the modes' coefficients
+    Raises ValueError for a length below 1.
     """
+    if length < 1:
+        raise ValueError(f"a kernel needs a sequence of length 1 or more, not {length}")
     width = 2 ** math.ceil(math.log2(length) / 2)
     rows = math.ceil(length / width)
     steps = torch.arange(width, dtype=decay.dtype, device=decay.device)
@@ -51,7 +54,8 @@ def vandermonde_reference(
     decay: Modes, angle: Modes, c_re: Modes, c_im: Modes, length: int
 ) -> Kernel:
     z, c = torch.complex(decay, angle), torch.complex(c_re, c_im)
-    return 2 * (c[..., None] * torch.exp(z[..., None] * torch.arange(length))).sum(1).real
+    lag = torch.arange(length, device=decay.device)
+    return 2 * (c[..., None] * torch.exp(z[..., None] * lag)).sum(1).real
 
 
 def _powers(decay: Tensor, angle: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:

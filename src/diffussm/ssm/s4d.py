@@ -111,7 +111,7 @@ class S4D(KernelLayer):
         return torch.view_as_complex(zeros.to(self.D.dtype))
 
     def step(
-        self, u_t: Float[Tensor, "batch dim"], state: Complex[Tensor, "batch dim state"]
+        self, u_t: Float[Tensor, "batch dim"], state: Complex[Tensor, "states dim state"]
     ) -> tuple[Float[Tensor, "batch dim"], Complex[Tensor, "batch dim state"]]:
         """The output at one position, and the state to hand to the next."""
         if state.shape[0] != u_t.shape[0]:
