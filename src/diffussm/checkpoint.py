@@ -8,7 +8,9 @@ disk at any instant leaves the last good one. No file holds code.
 
 import json
 import os
+import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,13 +80,17 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             header = _read_header(path, file.metadata() or {})
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
+        raise ValueError(
+            f"{path} is damaged or not a safetensors file ({one_line(error)})"
+        ) from None
     with torch.random.fork_rng(devices=[]):  # fresh weights must not use up the caller's numbers
         network = build(header.model)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its header: {error}") from None
+        raise ValueError(
+            f"the weights in {path} do not fit its header: {one_line(error)}"
+        ) from None
     return network.to(device).eval().requires_grad_(False), header
 
 
@@ -100,19 +106,39 @@ def model_file(path: str | Path) -> Path:
     return path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; OSError, saying which, where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the folder {path} ({error.strerror}); try another") from None
+
+
 def write_safely(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file, and put it at `path` only once all of it is on the disk."""
+    """Let `write` make a file, and put it at `path` only once all of it is on the disk.
+
+    Whatever stops it, an earlier file at `path` stays whole. Raises OSError for a full disk.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
         write(temporary)
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors: disk full
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"could not write {path} ({error}); is there space? Any earlier file is untouched"
-        ) from error
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, (OSError, RuntimeError, SafetensorError)):  # each may mean a full disk
+            raise OSError(
+                f"could not write {path} ({one_line(error)}); is there space? "
+                "Any earlier file is untouched"
+            ) from error
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, short and on one line."""
+    return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__
 
 
 def _flush(path: Path) -> None:
@@ -126,12 +152,22 @@ def _flush(path: Path) -> None:
 def _read_header(path: Path, metadata: dict[str, str]) -> Header:
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path} was not written by diffussm: it has no {METADATA_KEY!r} header")
-    described = json.loads(metadata[METADATA_KEY])
-    if described["format"] > FORMAT:
+    try:
+        described = json.loads(metadata[METADATA_KEY])
+        if described["format"] <= FORMAT:
+            return _header(described)
+        newer = f"format {described['format']}, written by diffussm {described['version']}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} has format {described['format']}, written by diffussm {described['version']}; "
-            f"this is {__version__}, which reads up to {FORMAT}: install a newer one"
-        )
+            f"the header of {path} is damaged ({type(error).__name__}: {one_line(error)})"
+        ) from None
+    raise ValueError(
+        f"{path} has {newer}; this is {__version__}, which reads up to {FORMAT}: "
+        "install a newer one"
+    )
+
+
+def _header(described: dict[str, Any]) -> Header:
     _, kind = choose("model family", described["family"], MODELS)
     return Header(
         model=from_dict(kind, described["model"], "model."),
@@ -139,5 +175,5 @@ def _read_header(path: Path, metadata: dict[str, str]) -> Header:
         class_names=tuple(described["class_names"]),
         sampling=from_dict(Sampling, described["sampling"], "sampling."),
         guidance=from_dict(Guidance, described["guidance"], "guidance."),
-        images=described["images"],
+        images=int(described["images"]),
     )

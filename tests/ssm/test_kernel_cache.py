@@ -1,4 +1,4 @@
-"""Kernels are made once while parameters rest, and never outlast them."""
+"""Kernels are made once while parameters rest, and never outlive a change of them."""
 
 import pytest
 import torch
@@ -9,61 +9,95 @@ from diffussm.ssm.kernel_cache import reusing_kernels
 from diffussm.ssm.s4d import S4D
 
 
+class Network(nn.Module):
+    """One layer of each kind, and a way to fail in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = S4D(2, d_state=4)
+        self.two = Bidirectional(S4D(2, d_state=4), S4D(2, d_state=4))
+
+    def forward(self, u, fail=None):
+        y = self.one(u)
+        if fail is not None:
+            raise ArithmeticError("in the middle")
+        return self.two(y)
+
+
 @pytest.fixture
-def network():
-    return nn.Sequential(S4D(4, d_state=4), Bidirectional(S4D(4, d_state=4), S4D(4, d_state=4)))
-
-
-def count_kernels(monkeypatch):
-    calls, kernel = [], S4D.kernel
+def made(monkeypatch):
+    """Lengths of the kernels made so far."""
+    lengths, kernel = [], S4D.kernel
 
     def counted(self, length):
-        calls.append(length)
+        lengths.append(length)
         return kernel(self, length)
 
     monkeypatch.setattr(S4D, "kernel", counted)
-    return calls
+    return lengths
 
 
-def test_each_kernel_is_made_once_for_each_length(network, monkeypatch):
-    calls = count_kernels(monkeypatch)
-    fast = reusing_kernels(network)
-    for length in (7, 7, 9, 7, 9):
-        u = torch.randn(2, length, 4)
-        torch.testing.assert_close(fast(u), network(u))
-    assert sorted(calls[:3]) == [7, 7, 7]
-    made_by_fast = len(calls) - 5 * 3
-    assert made_by_fast == 2 * 3
+U = torch.linspace(-1, 1, 2 * 7 * 2).reshape(2, 7, 2)
 
 
-def change_by_optimizer(layer):
-    layer.C.grad = torch.ones_like(layer.C)
-    torch.optim.SGD([layer.C], lr=1.0).step()
+def test_kernels_are_made_once_for_each_length(made):
+    network = Network()
+    plain = network(U), network(U[:, :4])
+    assert made == [7, 7, 7, 4, 4, 4]
+    made.clear()
+    call = reusing_kernels(network)
+    for _ in range(3):
+        assert torch.equal(call(U), plain[0])
+        assert torch.equal(call(U[:, :4]), plain[1])
+    assert made == [7, 7, 7, 4, 4, 4]
 
 
-def change_by_data(layer):
-    layer.C.data.mul_(2)
+def optimizer_step(network):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(U).square().sum().backward()
+    optimizer.step()
 
 
-def change_by_loading(layer):
-    layer.load_state_dict({name: 2 * value for name, value in layer.state_dict().items()})
+def copied_data(network):
+    network.one.C.data.copy_(2 * network.one.C.data)
 
 
-@pytest.mark.parametrize("change", [change_by_optimizer, change_by_data, change_by_loading])
-def test_a_changed_parameter_is_seen(network, change):
-    u = torch.randn(1, 8, 4)
-    before = reusing_kernels(network)(u)
-    change(network[0])
-    after = reusing_kernels(network)(u)
-    assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, network(u))
+def loaded_state(network):
+    network.load_state_dict(Network().state_dict())
 
 
-def test_nothing_is_kept_after_an_error(network):
-    fast = reusing_kernels(network)
-    with pytest.raises(ValueError, match="length 1 or more"):
-        fast(torch.randn(1, 0, 4))
-    assert network[0]._kernels is None
-    u = torch.randn(1, 8, 4)
-    change_by_data(network[0])
-    torch.testing.assert_close(reusing_kernels(network)(u), network(u))
+def swapped_data(network):
+    network.two.backward_ssm.frequency.data = network.two.backward_ssm.frequency.data + 1
+
+
+@pytest.mark.parametrize("change", [optimizer_step, copied_data, loaded_state, swapped_data])
+def test_sampling_again_sees_changed_parameters(change):
+    network = Network()
+    before = reusing_kernels(network)(U)
+    change(network)
+    after = reusing_kernels(network)(U)
+    fresh = Network()
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(after, fresh(U))
+    assert not torch.allclose(after, before)
+
+
+@pytest.mark.parametrize("change", [optimizer_step, copied_data, loaded_state, swapped_data])
+def test_training_between_calls_is_not_served_old_kernels(change, made):
+    network = Network()
+    reusing_kernels(network)(U)
+    change(network)
+    made.clear()
+    network(U)
+    assert made == [7, 7, 7]
+
+
+def test_a_failure_inside_leaves_nothing_behind():
+    network = Network()
+    call = reusing_kernels(network)
+    with pytest.raises(ArithmeticError):
+        call(U, torch.tensor(True))
+    copied_data(network)
+    fresh = Network()
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(network(U), fresh(U))

@@ -18,7 +18,10 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """A bar with time left on standard error; call what it gives with (amount done, details)."""
+    """A bar with time left on standard error; call what it gives with (amount done, details).
+
+    It appears with the first call: a mistake found before leaves its sentence alone.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -26,6 +29,15 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int
         TimeRemainingColumn(),
         TextColumn("{task.fields[details]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total, completed=done, details="")
-        yield lambda amount, details="": progress.update(task, completed=amount, details=details)
+    progress = Progress(*columns, console=console)
+    task = progress.add_task(what, total=total, completed=done, details="")
+
+    def show(amount: int, details: str = "") -> None:
+        progress.start()
+        progress.update(task, completed=amount, details=details)
+
+    try:
+        yield show
+    finally:
+        if progress.live.is_started:
+            progress.stop()

@@ -39,6 +39,7 @@ def sample(
     if not (out or images or npz):
         raise ValueError("nothing to write: give --out grid.png, --images FOLDER or --npz FILE")
     numbers = _numbers("--seeds", seeds)
+    from diffussm.checkpoint import make_folder
     from diffussm.generation import (
         load,
         picture_grid,
@@ -62,6 +63,12 @@ def sample(
     chosen = None if classes is None else _numbers("--classes", classes)
     labels = model.labels(len(numbers), chosen)
     shape = None if size is None else _pair("--size", size, "x", int)
+    for file in (out, npz):
+        if file and (not file.name or file.is_dir()):
+            raise ValueError(f"{file} is a folder; --out and --npz need the name of a file")
+    for folder in (images, out and out.parent, npz and npz.parent):
+        if folder:
+            make_folder(folder)  # now: a mistake should not wait for the drawing
 
     calls = wanted.total * -(-len(numbers) // max(batch_size, 1))
     with progress_bar("sampling", calls) as show:
@@ -100,9 +107,10 @@ def _numbers(option: str, text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"{option} takes numbers like 0-63 or 1,5,9, not {text!r}")
-        numbers += range(int(first), int(last) + 1) if dash else [int(first)]
-    if not numbers:
-        raise ValueError(f"{option} {text!r} names no number; ranges go upwards, like 0-63")
+        several = range(int(first), int(last or first) + 1)
+        if not several:
+            raise ValueError(f"{option} {part!r} names no number; ranges go upwards, like 0-63")
+        numbers += several
     return numbers
 
 

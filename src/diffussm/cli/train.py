@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from diffussm.cli.devices import choose_device
-from diffussm.cli.display import progress_bar, say
+from diffussm.cli.display import console, progress_bar, say
 
 if TYPE_CHECKING:
     from diffussm.training import Run
@@ -64,10 +64,12 @@ def _follow(run: "Run") -> None:
         for step in run.steps():
             # averages over about fifty steps, so that a person can read them
             rate, seen = (step.images - seen) / step.seconds, step.images
-            speed = rate if speed is None else speed + 0.02 * (rate - speed)
-            loss = step.simple if loss is None else loss + 0.02 * (step.simple - loss)
-            skipped = "  not finite: skipped" if step.skipped else ""
-            show(step.images, f"loss {loss:.4f}  {speed:,.0f} images/s{skipped}")
+            if step.skipped:
+                console.print(f"the loss at {seen:,} images was not finite: step skipped")
+            else:
+                speed = rate if speed is None else speed + 0.02 * (rate - speed)
+                loss = step.simple if loss is None else loss + 0.02 * (step.simple - loss)
+                show(seen, f"loss {loss:.4f}  {speed:,.0f} images/s")
             if stop.asked:
                 break
     if run.unsaved:

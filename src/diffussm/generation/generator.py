@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from diffussm.checkpoint import Header, load_model
-from diffussm.diffusion import GaussianDiffusion, Guidance, Sample, Sampling, guided, sample
+from diffussm.diffusion import (
+    Denoiser,
+    GaussianDiffusion,
+    Guidance,
+    Sample,
+    Sampling,
+    guided,
+    sample,
+)
 from diffussm.shapes import Image
 from diffussm.ssm.kernel_cache import reusing_kernels
 
@@ -65,12 +73,13 @@ class Generator:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         labels = self.labels(len(seeds)) if labels is None else labels
         total = (sampling or self.config.sampling).total * -(-len(seeds) // batch_size)
+        denoiser = self._denoiser(guidance)  # one for all: its kernels are computed once
         images, calls = [], 0
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)
             some = None if labels is None else labels[part]
             drawn = torch.empty(0)
-            for state in self.steps(seeds[part], some, sampling, guidance, size):
+            for state in self._states(denoiser, seeds[part], some, sampling, size):
                 drawn, calls = state.x, calls + 1
                 if progress:
                     progress(calls, total)
@@ -86,15 +95,28 @@ class Generator:
         size: tuple[int, int] | None = None,
     ) -> Iterator[Sample]:
         """The states on the way to one batch of images; the last one's `x` is the images."""
+        return self._states(self._denoiser(guidance), seeds, labels, sampling, size)
+
+    def _denoiser(self, guidance: Guidance | None) -> Denoiser:
+        config, denoiser = self.config, reusing_kernels(self.model)
+        if config.model.num_classes:
+            guidance = guidance or config.guidance
+            return guided(denoiser, guidance, config.model.num_classes, config.diffusion.steps)
+        if guidance and guidance.scale != 1:
+            raise ValueError("this model is unconditional: guidance must be 1")
+        return denoiser
+
+    def _states(
+        self,
+        denoiser: Denoiser,
+        seeds: Sequence[int],
+        labels: Sequence[int] | None,
+        sampling: Sampling | None,
+        size: tuple[int, int] | None,
+    ) -> Iterator[Sample]:
         self._check(seeds, labels)
         config, device = self.config, next(self.model.parameters()).device
         draw = _noise_by_seed(seeds, (config.model.in_channels, *(size or config.model.size)))
-        denoiser = reusing_kernels(self.model)
-        if config.model.num_classes:
-            guidance = guidance or config.guidance
-            denoiser = guided(denoiser, guidance, config.model.num_classes, config.diffusion.steps)
-        elif guidance and guidance.scale != 1:
-            raise ValueError("this model is unconditional: guidance must be 1")
         y = None if labels is None else torch.tensor(list(labels), device=device)
         return sample(
             denoiser,

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from diffussm.checkpoint import write_safely
+from diffussm.checkpoint import make_folder, write_safely
 from diffussm.shapes import Image
 
 Pixels = UInt8[np.ndarray, "batch height width channels"]
@@ -53,14 +53,14 @@ def picture_grid(pixels: Pixels, captions: Sequence[str], columns: int | None = 
 
 def write_png(path: Path, picture: Pillow.Image) -> None:
     """Write a picture whole or not at all, as PNG whatever the name's ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_safely(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def write_npz(path: Path, pixels: Pixels, labels: Sequence[int] | None) -> None:
     """Write `arr_0` (images) and, if there are any, `arr_1` (labels), as ADM's evaluator reads."""
     arrays = [pixels] if labels is None else [pixels, np.array(labels)]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:

@@ -75,7 +75,7 @@ class Trainer:
         while self.images < self.recipe.training.images:
             step = self._step()
             yield step
-            if self.skipped_in_a_row == MAX_SKIPPED:
+            if self.skipped_in_a_row >= MAX_SKIPPED:
                 raise Diverged(
                     f"the loss was not finite {MAX_SKIPPED} times in a row, "
                     f"last at {self.images} images; lower training.lr or use float32"
@@ -86,17 +86,18 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "moments": self.optimizer.state_dict()["state"],
             "images": self.images,
             "updates": self.updates,
             "skipped_in_a_row": self.skipped_in_a_row,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned, with the recipe's own learning rate and decay."""
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["moments"], "param_groups": groups})
         self.images = state["images"]
         self.updates = state["updates"]
         self.skipped_in_a_row = state["skipped_in_a_row"]

@@ -22,8 +22,8 @@ class Metrics:
     def __init__(self, folder: Path, images: int, tensorboard: bool = False):
         self.path = folder / METRICS_FILE
         _drop_after(self.path, images)
-        self._file = open(self.path, "a")  # noqa: SIM115 (open as long as the run is)
         self._board = _board(folder, images) if tensorboard else None
+        self._file = open(self.path, "a")  # noqa: SIM115 (open as long as the run is)
 
     def write(self, step: Step) -> None:
         """Add one step."""

@@ -27,15 +27,15 @@ LR_SCHEDULES = {"constant": constant, "cosine": cosine}
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW in which a parameter's own tags (no decay, a highest rate) come first."""
-    members = defaultdict(list)
+    members = defaultdict(list)  # by tags alone: a saved state fits whatever the settings are
     for parameter in model.parameters():
         tags = getattr(parameter, "optimizer_tags", {})
-        decay = tags.get("weight_decay", weight_decay)
-        members[decay, min(lr, tags.get("max_lr", lr))].append(parameter)
-    groups = [
-        {"params": parameters, "weight_decay": decay, "lr": rate, "peak_lr": rate}
-        for (decay, rate), parameters in members.items()
-    ]
+        members[tags.get("weight_decay"), tags.get("max_lr")].append(parameter)
+    groups = []
+    for (decay, max_lr), parameters in members.items():
+        decay = weight_decay if decay is None else decay
+        rate = lr if max_lr is None else min(lr, max_lr)
+        groups.append({"params": parameters, "weight_decay": decay, "lr": rate, "peak_lr": rate})
     return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
 
 

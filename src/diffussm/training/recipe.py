@@ -1,5 +1,6 @@
 """A recipe: everything a training run is made of, one TOML table for each part."""
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -100,6 +101,16 @@ class Recipe:
                 )
             if not self.training.label_dropout:
                 raise ValueError("guidance needs training.label_dropout above 0, for instance 0.1")
+        if self.sampling.total > self.diffusion.steps:
+            raise ValueError(
+                f"sampling.steps is {self.sampling.total}, but the process has only "
+                f"{self.diffusion.steps} (diffusion.steps); take fewer"
+            )
+        if (self.guidance.channels or 1) > self.model.in_channels:
+            raise ValueError(
+                f"guidance.channels is {self.guidance.channels}, but images have only "
+                f"{self.model.in_channels}; take fewer, or leave it out for all"
+            )
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The resolved tables, every key present."""
@@ -132,20 +143,20 @@ def find_recipe(name: str) -> Path:
 def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """The tables of a TOML recipe with settings like "training.batch_size=64" over them.
 
-    Raises ValueError for text that is not TOML or a setting that names no key.
+    Raises ValueError for text that is not TOML or a setting that names no key of a table.
     """
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML recipe: {error}") from None
     for setting in settings:
         key, equals, text = setting.partition("=")
-        table, dot, name = key.strip().partition(".")
-        if not (equals and dot and name):
+        table, _, name = key.strip().partition(".")
+        if not (equals and table and name):
             raise ValueError(f"a setting looks like training.batch_size=64, not {setting!r}")
         if table not in TABLES:
             raise ValueError(unknown("table", table, TABLES))
-        tables.setdefault(table, {})[name] = _value(text)
+        _table(table, tables.setdefault(table, {}))[name] = _value(text)
     return tables
 
 
@@ -158,8 +169,7 @@ def recipe(tables: Mapping[str, Any]) -> Recipe:
     for name, table in tables.items():
         if name not in TABLES:
             raise ValueError(unknown("table", name, TABLES))
-        if not isinstance(table, Mapping):
-            raise ValueError(f"{name} is a table of the recipe, not {table!r}")
+        _table(name, table)
     data = from_dict(DataConfig, tables.get("data", {}), "data.")
     model_name, model = _model(tables.get("model", {}), DATASETS[data.name]())
     diffusion = from_dict(DiffusionConfig, tables.get("diffusion", {}), "diffusion.")
@@ -220,6 +230,12 @@ def _model(table: Mapping[str, Any], data: ImageDataset) -> tuple[str, Any]:
     return name, config
 
 
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is a table of the recipe, not {value!r}")
+    return value
+
+
 def _value(text: str) -> Any:
     """A setting's value as TOML reads it; a bare word is text."""
     try:
@@ -229,11 +245,8 @@ def _value(text: str) -> Any:
 
 
 def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+    if isinstance(value, (bool, str)):
+        return json.dumps(value, ensure_ascii=False)  # TOML writes them as JSON does
     if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return repr(value)

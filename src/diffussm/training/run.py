@@ -16,7 +16,14 @@ from pathlib import Path
 
 import torch
 
-from diffussm.checkpoint import MODEL_FILE, Header, save_model, write_safely
+from diffussm.checkpoint import (
+    MODEL_FILE,
+    Header,
+    make_folder,
+    one_line,
+    save_model,
+    write_safely,
+)
 from diffussm.data import DATASETS
 from diffussm.generation import Generator, picture_grid, to_uint8, write_png
 from diffussm.training.loop import Step, Trainer
@@ -45,13 +52,14 @@ class Run:
         accept_changes: bool = False,
         tensorboard: bool = False,
     ):
-        _open_folder(folder, recipe, accept_changes)
+        _check_folder(folder, recipe, accept_changes)
         self.recipe, self.folder = recipe, folder
         self.data = DATASETS[recipe.data.name]()
         self.trainer = Trainer(recipe, self.data, device)
         state = folder / STATE_FILE
         if state.exists():
             _restore(self.trainer, state)
+        _make_folder(folder, recipe)  # only now: a mistake found above leaves no trace
         self.resumed_at = self.trainer.images
         self._metrics = Metrics(folder, self.resumed_at, tensorboard)
         self._saved_at = self.resumed_at
@@ -120,7 +128,7 @@ def _crosses(interval: int, before: int, after: int) -> bool:
     return before // interval < after // interval
 
 
-def _open_folder(folder: Path, wanted: Recipe, accept_changes: bool) -> None:
+def _check_folder(folder: Path, wanted: Recipe, accept_changes: bool) -> None:
     path = folder / RECIPE_FILE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder for the run")
@@ -135,26 +143,27 @@ def _open_folder(folder: Path, wanted: Recipe, accept_changes: bool) -> None:
             )
     elif folder.is_dir() and any(entry.suffix != ".part" for entry in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no run; give a new folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot make the folder {folder} ({error.strerror}); try another") from None
-    text = to_toml(wanted.as_dict())
-    write_safely(path, lambda temporary: temporary.write_text(text))
+
+
+def _make_folder(folder: Path, recipe: Recipe) -> None:
+    make_folder(folder)
+    text = to_toml(recipe.as_dict())
+    write_safely(
+        folder / RECIPE_FILE, lambda temporary: temporary.write_text(text, encoding="utf-8")
+    )
     for part in (STATE_FILE.parent, Path(PREVIEWS)):
-        (folder / part).mkdir(exist_ok=True)
+        make_folder(folder / part)
 
 
 def _restore(trainer: Trainer, path: Path) -> None:
     try:
         state = torch.load(path, map_location=trainer.device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} is damaged ({reason}); the model beside it may still be good to sample from, "
-            "but training has to begin again in a new folder"
+            f"{path} is damaged ({one_line(error)}); the model beside it may still be good to "
+            "sample from, but training has to begin again in a new folder"
         ) from None
     try:
         trainer.restore(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} does not fit the recipe's model: {error}") from None
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not fit the recipe's model: {one_line(error)}") from None
