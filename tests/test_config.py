@@ -1,5 +1,6 @@
 """Plain dictionaries become settings and back; what does not fit gets a sentence."""
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -73,9 +74,8 @@ def test_none_is_left_out_and_may_be_said():
     ids=str,
 )
 def test_what_does_not_fit_gets_a_sentence(values, sentence):
-    with pytest.raises(ValueError, match="") as error:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
         from_dict(Camera, values)
-    assert str(error.value).startswith(sentence)
 
 
 def test_errors_say_where():

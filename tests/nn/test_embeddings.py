@@ -69,3 +69,9 @@ def test_labels_without_a_row_get_a_sentence(wrong):
 def test_labels_of_another_device_are_not_looked_at():
     labels = LabelEmbedding(3, 8, std=1.0).to("meta")
     assert labels(torch.tensor([0, 1000], device="meta")).shape == (2, 8)
+
+
+def test_label_embeddings_are_born_with_their_deviation():
+    table = LabelEmbedding(999, 64, 0.5).table.weight
+    assert table.shape == (1000, 64)
+    assert 0.49 < table.std() < 0.51

@@ -22,15 +22,12 @@ def assert_xavier(weight):
 def test_linears_and_each_place_of_the_hourglass_are_xavier():
     linear, expand, contract = nn.Linear(80, 40), Expand(80, 40, 4), Contract(40, 80, 4)
     modules = nn.ModuleList([linear, expand, contract])
-    for module in modules:
-        nn.init.ones_(module.bias)
-    nn.init.ones_(contract.weight)
+    for weight in (linear.weight, linear.bias, expand.weight, expand.bias, contract.weight):
+        nn.init.ones_(weight)
     initialize(modules)
     for weight in (linear.weight, *expand.weight.split(40), *contract.weight):
         assert_xavier(weight)
-    for module in (linear, expand):
-        assert not module.bias.any()
-    assert not Contract(40, 80, 4).bias.any()
+    assert not any(module.bias.any() for module in modules)
 
 
 def test_time_is_small_modulation_zero_and_the_rest_keeps_its_own():

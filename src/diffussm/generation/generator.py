@@ -72,6 +72,7 @@ class Generator:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         labels = self.labels(len(seeds)) if labels is None else labels
+        self._check(seeds, labels)
         total = (sampling or self.config.sampling).total * -(-len(seeds) // batch_size)
         denoiser = self._denoiser(guidance)  # one for all: its kernels are computed once
         images, calls = [], 0
@@ -95,6 +96,7 @@ class Generator:
         size: tuple[int, int] | None = None,
     ) -> Iterator[Sample]:
         """The states on the way to one batch of images; the last one's `x` is the images."""
+        self._check(seeds, labels)
         return self._states(self._denoiser(guidance), seeds, labels, sampling, size)
 
     def _denoiser(self, guidance: Guidance | None) -> Denoiser:
@@ -114,7 +116,6 @@ class Generator:
         sampling: Sampling | None,
         size: tuple[int, int] | None,
     ) -> Iterator[Sample]:
-        self._check(seeds, labels)
         config, device = self.config, next(self.model.parameters()).device
         draw = _noise_by_seed(seeds, (config.model.in_channels, *(size or config.model.size)))
         y = None if labels is None else torch.tensor(list(labels), device=device)

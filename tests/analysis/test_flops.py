@@ -1,0 +1,101 @@
+"""Costs by formula against counted ones and against published ones."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffussm.analysis.flops import DITS, diffussm_cost
+from diffussm.models import DiffuSSMConfig, build, create_model, model_config
+
+aten = torch.ops.aten
+
+CONFIGS = [
+    {"hourglass_ratio": 1},
+    {"hourglass_ratio": 2},
+    {"hourglass_ratio": 4},
+    {"hourglass_ratio": 2, "patch_size": 2},
+    {"hourglass_ratio": 1, "patch_size": 2, "matrices": "figure"},
+    {"matrices": "figure"},
+    {"bidirectional": False},
+    {"bidirectional": False, "matrices": "figure", "hourglass_ratio": 4},
+    {"learned_variance": False, "in_channels": 1},
+    {"num_classes": 0},
+    {"d_state": 6, "depth": 1},
+]
+
+
+def counted(config, height, width):
+    """Flops of one forward pass on one image: matrix products, convolutions, kernels."""
+    network = build(config)
+    labels = torch.zeros(1, dtype=torch.long) if config.num_classes else None
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.randn(1, config.in_channels, height, width), torch.zeros(1).long(), labels)
+    flops = counter.get_flop_counts()["Global"]
+    return (
+        flops.get(aten.addmm, 0) + flops.get(aten.mm, 0),
+        flops[torch.ops.diffussm.long_conv],
+        flops[aten.bmm],
+    )
+
+
+@pytest.mark.parametrize("options", CONFIGS, ids=str)
+def test_the_formula_counts_what_a_counter_counts(options):
+    config = DiffuSSMConfig(
+        **({"input_size": 16, "d_model": 12, "depth": 3, "d_state": 8} | options)
+    )
+    linears, convolutions, kernels = counted(config, 8, 16)
+    cost = diffussm_cost(config, 8, 16)
+    assert cost.linears == linears / 2
+    assert cost.convolutions == convolutions / 2
+    assert cost.kernels == kernels / 2  # lengths here are powers of two: no kernel is cut
+    assert cost.total == cost.linears + cost.convolutions
+    assert cost.positions == 8 * 16 / config.patch_size**2
+    assert cost.tokens == cost.positions / config.hourglass_ratio
+
+
+@pytest.mark.parametrize(("matrices", "giga"), [("totals", 280), ("figure", 296)])
+def test_xl_costs_what_the_paper_says(matrices, giga):
+    config = model_config("DiffuSSM-XL", {"matrices": matrices})
+    cost = diffussm_cost(config, 32, 32)
+    assert cost.total == pytest.approx(giga * 1e9, rel=0.02)
+    assert 0 < cost.convolutions < 0.03 * cost.total
+
+
+@pytest.mark.parametrize(("matrices", "millions"), [("totals", 673.1), ("figure", 711.6)])
+def test_xl_has_the_parameters_that_the_paper_says(matrices, millions):
+    with torch.device("meta"):
+        network = create_model("DiffuSSM-XL", matrices=matrices)
+    parameters = sum(p.numel() for p in network.parameters())
+    assert parameters == pytest.approx(millions * 1e6, rel=0.005)
+
+
+def test_cost_grows_hardly_faster_than_the_image():
+    config = model_config("DiffuSSM-XL", {})
+    small, large = diffussm_cost(config, 32, 32).total, diffussm_cost(config, 128, 128).total
+    assert 16 < large / small < 16.2
+
+
+def test_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match="width 33"):
+        diffussm_cost(model_config("DiffuSSM-S", {}), 32, 33)
+
+
+# Peebles and Xie, 2023, and their code at twice the side
+PUBLISHED = [("DiT-S/2", 32, 6.06), ("DiT-L/2", 32, 80.7), ("DiT-XL/2", 32, 118.6)]
+PUBLISHED += [("DiT-XL/2", 64, 524.5)]
+
+
+@pytest.mark.parametrize(("name", "size", "giga"), PUBLISHED)
+def test_dit_costs_what_is_published(name, size, giga):
+    cost = DITS[name].cost(size, size)
+    assert cost.total == pytest.approx(giga * 1e9, rel=0.002)
+    assert cost.tokens == (size // 2) ** 2
+
+
+def test_dit_parameters_are_their_shapes():
+    for dit in DITS.values():
+        dim = dit.dim
+        block = 18 * dim**2 + 15 * dim  # attention 4, perceptron 8, modulation 6; their biases
+        ends = 256 * dim + dim**2 + 2 * dim + 1001 * dim + 256 * dim  # time, label, positions
+        ends += 16 * dim + dim + 2 * dim**2 + 2 * dim + 32 * dim + 32  # patches in, pixels out
+        assert dit.parameters == dit.depth * block + ends

@@ -1,0 +1,160 @@
+"""Commands that go well."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffussm import __version__, load
+from diffussm.diffusion import SAMPLERS, Sampling
+from diffussm.generation import to_uint8
+
+
+def test_train_writes_a_run_and_says_where(tmp_path, tiny_train):
+    said = tiny_train(tmp_path / "run")
+    assert said.code == 0
+    assert "60 images of digits" in said.out
+    assert f"diffussm sample {tmp_path / 'run'}" in said.out
+    assert "100%" in said.err
+    found = {path.name for path in (tmp_path / "run").iterdir()}
+    assert found == {"model.safetensors", "state", "metrics.jsonl", "recipe.toml", "previews"}
+    assert load(tmp_path / "run").config.images == 60
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(tmp_path, tiny_train):
+    tiny_train(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    said = tiny_train(tmp_path)
+    assert (said.code, "resuming after 60 images" in said.out) == (0, True)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_changes_are_accepted_when_told(tmp_path, tiny_train):
+    tiny_train(tmp_path)
+    assert tiny_train(tmp_path, "training.images=80", options=["--accept-changes"]).code == 0
+    assert load(tmp_path).config.images == 80
+
+
+def test_a_recipe_file_trains(tmp_path, diffussm):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[model]\nname = "DiffuSSM"\nd_model = 8\ndepth = 1\nnum_classes = 0\n'
+        "[training]\nimages = 20\nbatch_size = 10\npreview_every = 0\n"
+    )
+    assert diffussm("train", path, "--out", tmp_path / "run").code == 0
+    said = diffussm("sample", tmp_path / "run", "--out", tmp_path / "a.png", "--steps", 2)
+    assert said.code == 0
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sample_writes_what_python_draws(tmp_path, trained, diffussm, sampler):
+    npz, folder = tmp_path / "deep" / "a.npz", tmp_path / "images"
+    options = ["--sampler", sampler, "--steps", 3, "--guidance", 2, "--classes", "3,7"]
+    options += ["--seeds", "0-2,9", "--batch-size", 3]
+    said = diffussm("sample", trained, "--npz", npz, "--images", folder, *options)
+    assert said.code == 0
+    model = load(trained)
+    pixels = to_uint8(
+        model.sample(
+            seeds=[0, 1, 2, 9],
+            labels=[3, 7, 3, 7],
+            sampling=Sampling(sampler=sampler, steps=3),
+            guidance=type(model.config.guidance)(scale=2.0),
+        )
+    )
+    with np.load(npz) as arrays:
+        assert np.abs(arrays["arr_0"].astype(int) - pixels).max() <= 1
+        assert arrays["arr_1"].tolist() == [3, 7, 3, 7]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "000009.png",
+    ]
+
+
+def test_sample_draws_a_grid(tmp_path, trained, diffussm):
+    for options in (
+        ["--seeds", "0-19"],
+        ["--size", "8x16", "--seeds", "0-3", "--eta", "0.5"],
+        ["--interval", "0.1,0.8", "--guidance", "3", "--guidance-channels", "1"],
+        ["--sampler", "dpm++"],
+    ):
+        said = diffussm("sample", trained, "--out", tmp_path / "grid.png", *options)
+        assert said.code == 0, said.err
+        assert f"images in {tmp_path / 'grid.png'}" in said.out
+        with Image.open(tmp_path / "grid.png") as picture:
+            assert picture.width > 10 * 64  # ten classes side by side
+
+
+def test_info_of_presets_prints_the_published_figures(diffussm):
+    said = diffussm("info", "DiffuSSM-XL", "--size", "256,512x256,1024")
+    assert said.code == 0
+    for figure in ("673,088,272", "118.6", "675,129,632", "512x256"):
+        assert figure in said.out, figure
+    row = next(line.split() for line in said.out.splitlines() if "256x256" in line)
+    assert row[1:3] == ["1,024", "512"]
+    assert float(row[3]) == pytest.approx(280, rel=0.02)
+    assert "DiT" not in diffussm("info", "DiffuSSM").out
+
+
+def test_info_of_a_run(trained, diffussm):
+    said = diffussm("info", trained)
+    assert said.code == 0
+    assert "60 images seen" in said.out
+    assert "8x8" in said.out
+    parameters = sum(p.numel() for p in load(trained).model.parameters())
+    assert f"{parameters:,} parameters" in said.out
+    assert diffussm("info", trained / "model.safetensors", "--size", "16").code == 0
+
+
+def test_a_skipped_step_is_reported(tmp_path, tiny_train, monkeypatch):
+    from diffussm.training import loop
+
+    calls, true_loss = [], loop.diffusion_loss
+
+    def loss(*args, **options):
+        calls.append(1)
+        found = true_loss(*args, **options)
+        return found._replace(total=found.total * torch.nan) if len(calls) in (1, 3) else found
+
+    monkeypatch.setattr(loop, "diffusion_loss", loss)
+    said = tiny_train(tmp_path)
+    assert said.code == 0
+    for images in (10, 30):
+        assert f"the loss at {images} images was not finite: step skipped" in said.err
+    assert "nan" not in said.err
+
+
+def test_version(diffussm):
+    assert diffussm("--version") == (0, f"diffussm {__version__}\n", "")
+
+
+def test_no_help_waits_for_torch():
+    code = """
+import sys
+from diffussm.cli import main
+for words in ([], ["train"], ["sample"], ["info"]):
+    sys.argv = ["diffussm", *words, "--help"]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code
+assert not {"torch", "numpy", "sklearn", "matplotlib"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for option in ("--accept-changes", "--guidance-channels", "--size"):
+        assert option in done.stdout
+
+
+def test_the_module_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "diffussm", "train", "digit", "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("diffussm: unknown recipe 'digit'; did you mean 'digits'?")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
