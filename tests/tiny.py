@@ -53,17 +53,20 @@ def awake(network):
     with torch.no_grad():
         for parameter in network.parameters():
             if not parameter.any():
-                parameter.normal_(std=0.3)
+                parameter.normal_(std=0.1)
     return network
 
 
 def tiny_generator(diffusion=None, guidance=None, **options):
-    """A model that draws something, though nothing was learned."""
+    """A model that draws something, though nothing was learned.
+
+    It predicts v: eps multiplies rounding in the network by sigma / alpha, up to 158.
+    """
     defaults = {"input_size": 8, "in_channels": 1, "num_classes": 3, "d_model": 8, "depth": 2}
-    config = DiffuSSMConfig(**(defaults | {"d_state": 4} | options))
+    config = DiffuSSMConfig(**(defaults | {"d_state": 4, "label_std": 1.0} | options))
     header = Header(
         model=config,
-        diffusion=diffusion or DiffusionConfig(clip_x0=True),
+        diffusion=diffusion or DiffusionConfig(prediction="v", clip_x0=True),
         class_names=tuple("abc"[: config.num_classes]),
         sampling=Sampling(sampler="ddim", steps=3),
         guidance=guidance or Guidance(),

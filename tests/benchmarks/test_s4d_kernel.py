@@ -41,9 +41,9 @@ def test_what_disagrees_is_not_timed(benchmark, monkeypatch):
         return 1.001 * vandermonde(*arguments)
 
     monkeypatch.setattr(benchmark, "vandermonde_reference", wrong)
-    with pytest.raises(SystemExit, match="kernel alone.* differ by .*not timed"):
+    with pytest.raises(SystemExit, match=r"kernel alone.* differ by .*not timed"):
         benchmark.compare_kernel(dim=4, state=8, length=65, repeats=1)
-    with pytest.raises(SystemExit, match="DiffuSSM-S.* differ by .*not timed"):
+    with pytest.raises(SystemExit, match=r"DiffuSSM-S.* differ by .*not timed"):
         benchmark.compare_model("DiffuSSM-S", TINY, batch=2, repeats=1)
 
 

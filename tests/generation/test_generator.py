@@ -127,6 +127,8 @@ def test_kernels_are_computed_once_and_never_go_stale(monkeypatch):
     layers[0].C.mul_(-1)
     assert (model.sample(seeds=range(5), batch_size=2) - first).abs().max() > 1e-3
     assert len(computed) == 8
+    model.model(torch.zeros(1, 1, 8, 8), torch.tensor([5]), torch.tensor([0]))
+    assert len(computed) == 12  # outside sampling nothing is remembered
 
 
 MISTAKES = [

@@ -140,7 +140,7 @@ def test_unconditional():
     model, image = tiny(num_classes=0), torch.randn(2, 2, 8, 8)
     assert not any("label" in name for name in model.state_dict())
     assert model(image, T).shape == (2, 4, 8, 8)
-    with pytest.raises(ValueError, match="unconditional .*give no labels"):
+    with pytest.raises(ValueError, match=r"unconditional .*give no labels"):
         model(image, T, Y)
 
 

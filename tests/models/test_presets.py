@@ -20,12 +20,11 @@ def parameters(model):
 def by_hand(config):
     """Weights and biases of the table of the block, and of what stands around it, at M = 2."""
     d, pairs = config.d_model, config.d_state // 2
+    # (inputs, outputs) of each matrix; W^up and W^down once for each of the two places
+    down = (2 * d, d)
     rows = {
-        # (inputs, outputs) of each matrix; W^up and W^down once for each of the two places
-        "totals": [(d, 2 * d), (2 * d, d), (2 * d, d), (2 * d, d), (2 * d, d)]
-        + [(d, d), (2 * d, d), (d, d)],
-        "figure": [(d, d), (d, d), (d, d), (2 * d, d), (2 * d, d)]
-        + [(d, 2 * d), (2 * d, 2 * d), (2 * d, d)],
+        "totals": [(d, 2 * d), *2 * [(2 * d, d)], *2 * [down], (d, d), (2 * d, d), (d, d)],
+        "figure": [(d, d), *2 * [(d, d)], *2 * [down], (d, 2 * d), (2 * d, 2 * d), (2 * d, d)],
     }[config.matrices]
     s4d = d * (1 + 1 + 6 * pairs)  # dt and D; A, B and C, complex
     block = sum((inputs + 1) * outputs for inputs, outputs in rows) + 2 * s4d + (d + 1) * 3 * d

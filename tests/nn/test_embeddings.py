@@ -48,7 +48,7 @@ def test_positions_are_sines_then_cosines_of_falling_frequencies(rows, columns, 
 
 
 def test_positions_of_an_indivisible_width_get_a_sentence():
-    with pytest.raises(ValueError, match="divisible by 4 .*not 6"):
+    with pytest.raises(ValueError, match=r"divisible by 4 .*not 6"):
         grid_positions(2, 2, 6)
 
 

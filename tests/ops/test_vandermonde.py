@@ -44,6 +44,12 @@ def test_reference_is_a_geometric_series():
     torch.testing.assert_close(kernel, torch.tensor([[6.0, -1.0, -1.5, 0.25]]))
 
 
+def test_a_mode_that_forgets_at_once_leaves_one_value():
+    zero, one = torch.zeros(1, 1), torch.ones(1, 1)
+    kernel = vandermonde(-200 * one, zero, one, zero, 5)
+    torch.testing.assert_close(kernel, torch.tensor([[2.0, 0, 0, 0, 0]]))
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes the most numbers that any operation put into one tensor."""
 

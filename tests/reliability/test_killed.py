@@ -13,7 +13,7 @@ from tiny import SETTINGS, metric_lines, tiny_recipe, train
 from diffussm import load
 from diffussm.training import find_recipe, read_tables, recipe
 
-LONG = [*SETTINGS, "training.images=900", "training.batch_size=5", "training.save_every=50"]
+LONG = [*SETTINGS, "training.images=1500", "training.batch_size=5", "training.save_every=50"]
 MODEL = "model.safetensors"
 
 
@@ -60,7 +60,7 @@ def test_asked_to_stop_it_saves_first(tmp_path, undisturbed, stop):
     assert "Traceback" not in err
     stopped = load(tmp_path).config.images
     assert f"stopped and saved after {stopped:,} images; the same command goes on" in out
-    assert metric_lines(tmp_path)[-1]["images"] == stopped < 900
+    assert metric_lines(tmp_path)[-1]["images"] == stopped < 1500
     again = start(tmp_path)
     out, err = again.communicate()
     assert (again.returncode, f"resuming after {stopped:,} images" in out) == (0, True), err
@@ -72,7 +72,7 @@ def kill_until_done(folder, settings, kills, longest):
     hit = 0
     for number in range(kills):
         process = start(folder, settings)
-        if number % 3:  # at the third, also while it starts
+        if number % 3 < 2:  # every third one dies while it starts, or soon after
             wait_for_progress(process, folder)
         time.sleep(random.Random(number).uniform(0, longest))
         process.kill()
@@ -87,7 +87,7 @@ def kill_until_done(folder, settings, kills, longest):
 
 
 def test_killed_at_random_moments(tmp_path, undisturbed):
-    assert kill_until_done(tmp_path, LONG, kills=3, longest=0.3) >= 1
+    assert kill_until_done(tmp_path, LONG, kills=2, longest=0.3) >= 1
     assert_same_run(tmp_path, undisturbed)
 
 

@@ -147,6 +147,13 @@ def test_the_optimiser_is_told_which_parameters_are_special():
     assert tags == dict.fromkeys(["log_dt", "log_decay", "frequency", "B"], special)
 
 
+def test_b_is_one_and_c_complex_normal_of_unit_variance_at_birth():
+    layer = S4D(500, d_state=32)
+    assert torch.equal(torch.view_as_complex(layer.B.detach()), torch.ones(500, 16) + 0j)
+    assert layer.C.square().sum(-1).mean().item() == pytest.approx(1, rel=0.05)
+    assert layer.D.std().item() == pytest.approx(1, rel=0.1)
+
+
 def test_step_sizes_are_spread_evenly_on_a_logarithmic_scale():
     layer = S4D(4000, d_state=2, dt_min=1e-3, dt_max=1e-1)
     decades = layer.log_dt.detach() / math.log(10)

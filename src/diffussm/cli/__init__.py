@@ -4,6 +4,7 @@ Commands import what they need when they run, so that `--help` never waits for t
 mistake, raised anywhere as ValueError or OSError, becomes one sentence and exit code 2.
 """
 
+import os
 import sys
 
 import typer
@@ -36,6 +37,9 @@ def _options(
 
 def main() -> None:
     """Run a command and leave with its exit code."""
+    # Read when torch is loaded. OpenMP's threads else spin while they wait for one another, and
+    # where another program holds a core each step takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except (ValueError, OSError, ArithmeticError) as error:
