@@ -37,9 +37,9 @@ def _options(
 
 def main() -> None:
     """Run a command and leave with its exit code."""
-    # Read when torch is loaded. OpenMP's threads else spin while they wait for one another, and
-    # where another program holds a core each step takes several times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read when torch is loaded: OpenMP's threads wait for each other asleep, not spinning. Where
+    # another program holds one of two cores, a training step else takes several times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except (ValueError, OSError, ArithmeticError) as error:
