@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diffussm.data import DATASETS
 from diffussm.diffusion import SAMPLERS, SCHEDULES
 from diffussm.ssm.discretization import DISCRETIZATIONS
 from diffussm.ssm.s4d import INITS
@@ -41,6 +42,17 @@ def test_the_mathematics_page_runs():
     for block in blocks:
         lines_above = text.count("\n", 0, block.start(2))  # errors then name the page's own line
         exec(compile("\n" * lines_above + block[2], str(MATHEMATICS), "exec"), namespace)
+
+
+def test_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffussm.data.DATASETS", dict(DATASETS))
+    namespace = {}
+    for _, code in FENCED.findall((ROOT / "README.md").read_text()):
+        if "import" in code:
+            exec(code, namespace)
+    assert namespace["images"].shape == (10, 1, 8, 8)
+    assert namespace["DATASETS"]["mine"]().shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("choices", [DISCRETIZATIONS, INITS, SAMPLERS, SCHEDULES])
