@@ -90,6 +90,15 @@ def test_sample_draws_a_grid(tmp_path, trained, diffussm):
             assert picture.width > 10 * 64  # ten classes side by side
 
 
+@pytest.mark.parametrize(("classes", "columns"), [("3,7", 4), ("0-9", 10), ("5", 4)])
+def test_each_class_has_columns_of_its_own(tmp_path, trained, diffussm, classes, columns):
+    grid = tmp_path / "grid.png"
+    options = ["--seeds", "0-15", "--classes", classes, "--steps", 2]
+    assert diffussm("sample", trained, "--out", grid, *options).code == 0
+    with Image.open(grid) as picture:
+        assert picture.width // 64 == columns  # tiles are 64 pixels wide
+
+
 def test_info_of_presets_prints_the_published_figures(diffussm):
     said = diffussm("info", "DiffuSSM-XL", "--size", "256,512x256,1024")
     assert said.code == 0

@@ -1,5 +1,6 @@
 """`diffussm sample`: from a checkpoint and seeds to pictures."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,8 +86,7 @@ def sample(
     if out:
         names = model.config.class_names
         captions = [names[label] for label in labels] if labels else [str(n) for n in numbers]
-        columns = len(chosen or names)
-        write_png(out, picture_grid(pixels, captions, columns if columns <= MAX_COLUMNS else None))
+        write_png(out, picture_grid(pixels, captions, _columns(len(numbers), len(chosen or names))))
         say(f"{len(numbers)} images in {out}")
     if images:
         write_images(images, pixels, numbers)
@@ -94,6 +94,13 @@ def sample(
     if npz:
         write_npz(npz, pixels, labels)
         say(f"arr_0 {pixels.shape} in {npz}")
+
+
+def _columns(count: int, classes: int) -> int | None:
+    """Whole rounds of the classes in a row, so that each class has columns of its own."""
+    if not 0 < classes <= MAX_COLUMNS:
+        return None
+    return classes * max(1, round(math.sqrt(count) / classes))
 
 
 def _changed(config, **changes):
