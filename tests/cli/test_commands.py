@@ -96,7 +96,7 @@ def test_each_class_has_columns_of_its_own(tmp_path, trained, diffussm, classes,
     options = ["--seeds", "0-15", "--classes", classes, "--steps", 2]
     assert diffussm("sample", trained, "--out", grid, *options).code == 0
     with Image.open(grid) as picture:
-        assert picture.width // 64 == columns  # tiles are 64 pixels wide
+        assert picture.width // 70 == columns  # tiles of 64 pixels, 6 between
 
 
 def test_info_of_presets_prints_the_published_figures(diffussm):
