@@ -4,7 +4,14 @@ import pytest
 import torch
 from tiny import tiny_generator
 
-from diffussm.diffusion import SAMPLERS, DiffusionConfig, Guidance, Sampling
+from diffussm.diffusion import (
+    DEFAULT_STEPS,
+    SAMPLERS,
+    DiffusionConfig,
+    Guidance,
+    Sample,
+    Sampling,
+)
 from diffussm.ssm.s4d import S4D
 
 EVERY_SAMPLER = [
@@ -150,3 +157,23 @@ MISTAKES = [
 def test_a_mistake_gets_a_sentence(mistake, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny_generator().sample(**mistake)
+
+
+def test_a_sampler_of_ones_own_draws(monkeypatch):
+    def at_once(denoiser, diffusion, x, y, draw, steps):
+        for step in range(steps):
+            x = draw()
+            yield Sample(step, steps, x, x)
+
+    monkeypatch.setitem(SAMPLERS, "at once", at_once)
+    monkeypatch.setitem(DEFAULT_STEPS, "at once", 2)
+    calls = []
+    images = tiny_generator().sample(
+        seeds=[5],
+        sampling=Sampling(sampler="at once"),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    noise = torch.Generator().manual_seed(5)
+    third = [torch.randn(1, 8, 8, generator=noise) for _ in range(3)][-1]  # the first is the start
+    torch.testing.assert_close(images[0], third.clamp(-1, 1))
+    assert calls == [(1, 2), (2, 2)]

@@ -7,10 +7,11 @@ from diffussm.diffusion.gaussian import Denoised, Denoiser, DiffusionConfig, Gau
 from diffussm.diffusion.guidance import DIT_CHANNELS, Guidance, guided
 from diffussm.diffusion.losses import WEIGHTINGS, Loss, diffusion_loss
 from diffussm.diffusion.prediction import PREDICTIONS, Prediction
-from diffussm.diffusion.samplers import SAMPLERS, Sample, Sampling, sample
+from diffussm.diffusion.samplers import DEFAULT_STEPS, SAMPLERS, Sample, Sampling, sample
 from diffussm.diffusion.schedules import SCHEDULES, NoiseSchedule, kept_timesteps, respace
 
 __all__ = [
+    "DEFAULT_STEPS",
     "DIT_CHANNELS",
     "PREDICTIONS",
     "SAMPLERS",
