@@ -3,17 +3,18 @@
 import torch
 
 
-def discrete_matrices(layer, bilinear):
+def discrete_matrices(layer, method):
     """Complex A_bar (dim, state, state) and B_bar (dim, state), both halves of each pair."""
     half = torch.complex(-torch.exp(layer.log_decay), layer.frequency)
     a = torch.diag_embed(torch.cat([half, half.conj()], dim=1))
     half = torch.view_as_complex(layer.B.detach().clone())
     b = torch.cat([half, half.conj()], dim=1)[..., None]
-    dt = torch.exp(layer.log_dt)[:, None, None]
-    if bilinear:
+    dt = layer.rate * torch.exp(layer.log_dt)[:, None, None]
+    if method != "zoh":
+        alpha = {"bilinear": 0.5, "backward_euler": 1.0}[method]
         identity = torch.eye(a.shape[-1], dtype=a.dtype)
-        implicit = identity - dt / 2 * a
-        a_bar = torch.linalg.solve(implicit, identity + dt / 2 * a)
+        implicit = identity - alpha * dt * a
+        a_bar = torch.linalg.solve(implicit, identity + (1 - alpha) * dt * a)
         return a_bar, torch.linalg.solve(implicit, dt * b)[..., 0]
     # a constant input is one more state, that never changes
     held = torch.cat([a, b], dim=2)
@@ -23,9 +24,9 @@ def discrete_matrices(layer, bilinear):
 
 
 @torch.no_grad()
-def scan(layer, u, bilinear=False):
+def scan(layer, u, method="zoh"):
     """`layer` on `u` (batch, length, dim), one position after the other."""
-    a_bar, b_bar = discrete_matrices(layer, bilinear)
+    a_bar, b_bar = discrete_matrices(layer, method)
     half = torch.view_as_complex(layer.C.clone())
     c = torch.cat([half, half.conj()], dim=1)
     h = torch.zeros(u.shape[0], *b_bar.shape, dtype=b_bar.dtype)
@@ -37,6 +38,6 @@ def scan(layer, u, bilinear=False):
 
 
 @torch.no_grad()
-def scan_from_the_end(layer, u, bilinear=False):
+def scan_from_the_end(layer, u, method="zoh"):
     """The same, beginning at the last position."""
-    return scan(layer, u.flip(1), bilinear).flip(1)
+    return scan(layer, u.flip(1), method).flip(1)

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffussm.ops.long_conv import fft_length, long_conv, long_conv_flops, long_conv_reference
 
 LENGTHS = [1, 2, 63, 64, 65, 97]
+GRIDS = [(6, 1), (6, 2), (6, 6), (63, 7), (65, 5), (64, 4), (15, 5)]  # length, rows
 OPERATORS = torch.ops.diffussm
 
 
@@ -17,8 +18,8 @@ def inputs(length, directions, batch=2, dim=3):
     return u.requires_grad_(), kernels.requires_grad_()
 
 
-def values_and_gradients(function, u, kernels, cotangent):
-    y = function(u, kernels)
+def values_and_gradients(function, u, kernels, cotangent, rows=1):
+    y = function(u, kernels, rows)
     return y, *torch.autograd.grad(y, (u, kernels), cotangent)
 
 
@@ -37,6 +38,19 @@ def test_equals_the_written_sums(length, directions):
     actual = values_and_gradients(long_conv, u, kernels, cotangent)
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
     assert torch.autograd.gradcheck(long_conv, (u, kernels), fast_mode=True)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize(("length", "rows"), GRIDS)
+def test_a_grid_is_read_column_by_column(length, rows, directions):
+    u, kernels = inputs(length, directions)
+    cotangent = weights_of(u, kernels)
+    expected = values_and_gradients(long_conv_reference, u, kernels, cotangent, rows)
+    actual = values_and_gradients(long_conv, u, kernels, cotangent, rows)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-11)
+    turned = u.unflatten(1, (rows, -1)).transpose(1, 2).flatten(1, 2)
+    y = long_conv(turned, kernels).unflatten(1, (-1, rows)).transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(actual[0], y, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
@@ -70,8 +84,8 @@ def test_a_shifted_impulse_is_a_shifted_kernel():
 def test_the_operators_keep_torch_s_contract(directions):
     u, kernels = inputs(6, directions)
     dy = torch.randn(*u.shape[:2], directions, u.shape[2], dtype=u.dtype)
-    torch.library.opcheck(OPERATORS.long_conv.default, (u, kernels))
-    backward = (u.detach(), kernels.detach(), dy)
+    torch.library.opcheck(OPERATORS.long_conv.default, (u, kernels, 3))
+    backward = (u.detach(), kernels.detach(), dy, 3)
     torch.library.opcheck(OPERATORS.long_conv_backward.default, backward)
 
 
@@ -107,3 +121,5 @@ def test_wrong_kernels_get_a_sentence(unchecked_shapes):
         long_conv(u, torch.zeros(1, 2, 4))
     with pytest.raises(ValueError, match="length 1 or more, not 0"):
         long_conv(u[:, :0], torch.zeros(1, 2, 0))
+    with pytest.raises(ValueError, match="sequence of 5 cannot be read as 2 equal rows"):
+        long_conv(u, torch.zeros(1, 2, 5), rows=2)

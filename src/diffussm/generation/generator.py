@@ -21,7 +21,7 @@ from diffussm.diffusion import (
     sample,
 )
 from diffussm.shapes import Image
-from diffussm.ssm.kernel_cache import reusing_kernels
+from diffussm.ssm.kernel_layer import reusing_kernels
 
 Progress = Callable[[int, int], None]
 """Told after each call of the network: calls made, calls in all."""

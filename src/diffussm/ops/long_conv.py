@@ -7,6 +7,10 @@
 one opaque, differentiable node and no complex numbers. `long_conv_reference` is the same sums
 written out, the truth it is tested against.
 
+A sequence may be an image, `rows` rows laid one after another, and be read column by column. The
+FFT wants each channel's numbers adjacent, so signals are copied into that order anyway; the same
+copies take them there and back.
+
 Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, equation 5.
 """
 
@@ -17,32 +21,37 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from diffussm.ops.reading_order import check_rows, reading_order
 from diffussm.shapes import Signal
 
 Kernels = Float[Tensor, "directions dim lags"]
 Responses = Float[Tensor, "batch length directions dim"]
 
 
-def long_conv(u: Signal, kernels: Kernels) -> Responses:
+def long_conv(u: Signal, kernels: Kernels, rows: int = 1) -> Responses:
     """`u` through one kernel (forward) or two (forward, backward); differentiable in both.
 
+    rows    above 1, `u` is a grid of that many rows and is read column by column; the response
+            lies as `u` does
     Computed in float32 (float64 for float64 input, which tests use) whatever autocast says;
     the result has the type of `u`.
     """
-    _check(u, kernels)
-    return _long_conv(u, kernels)
+    _check(u, kernels, rows)
+    return _long_conv(u, kernels, rows)
 
 
-def long_conv_reference(u: Signal, kernels: Kernels) -> Responses:
-    _check(u, kernels)
+def long_conv_reference(u: Signal, kernels: Kernels, rows: int = 1) -> Responses:
+    _check(u, kernels, rows)
     length = u.shape[1]
+    order = reading_order(length, rows)
+    u = u[:, order]
     lag = torch.arange(length)[:, None] - torch.arange(length)[None, :]
     causal = torch.where(lag >= 0, kernels[0][:, lag.clamp(min=0)], 0)
     responses = [torch.einsum("dlm,bmd->bld", causal, u)]
     if len(kernels) == 2:
         anticausal = torch.where(lag <= 0, kernels[1][:, (-lag).clamp(min=0)], 0)
         responses.append(torch.einsum("dlm,bmd->bld", anticausal, u))
-    return torch.stack(responses, dim=2)
+    return torch.stack(responses, dim=2)[:, order.argsort()]
 
 
 def fft_length(length: int) -> int:
@@ -60,7 +69,7 @@ def _is_smooth(size: int) -> bool:
     return size == 1
 
 
-def _check(u: Tensor, kernels: Tensor) -> None:
+def _check(u: Tensor, kernels: Tensor, rows: int) -> None:
     if len(kernels) not in (1, 2):
         raise ValueError(f"long_conv takes one kernel or two (two directions), not {len(kernels)}")
     if u.shape[1] == 0:
@@ -70,6 +79,7 @@ def _check(u: Tensor, kernels: Tensor) -> None:
             f"the kernels are {kernels.shape[2]} long and the sequence {u.shape[1]}; "
             "make kernels of the sequence's length"
         )
+    check_rows(u.shape[1], rows)
 
 
 def _spectrum(x: Tensor, size: int) -> Tensor:
@@ -77,8 +87,19 @@ def _spectrum(x: Tensor, size: int) -> Tensor:
     return torch.fft.rfft(x.to(torch.promote_types(x.dtype, torch.float32)), n=size)
 
 
-def _channels_first(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).contiguous()  # the FFT is several times faster on adjacent numbers
+def _channels_first(x: Tensor, rows: int) -> Tensor:
+    """(batch, length, ..., dim) -> (batch, ..., dim, length) in reading order.
+
+    The FFT is several times faster on adjacent numbers.
+    """
+    grid = x.unflatten(1, (rows, -1))
+    return grid.movedim((2, 1), (-2, -1)).flatten(-2).contiguous()
+
+
+def _channels_last(x: Tensor, rows: int) -> Tensor:
+    """The way back from `_channels_first`."""
+    grid = x.unflatten(-1, (-1, rows))
+    return grid.movedim((-1, -2), (1, 2)).flatten(1, 2).contiguous()
 
 
 def _reversed(spectrum: Tensor) -> Tensor:
@@ -87,54 +108,57 @@ def _reversed(spectrum: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("diffussm::long_conv", mutates_args=())
-def _long_conv(u: Tensor, kernels: Tensor) -> Tensor:
+def _long_conv(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
     length = u.shape[1]
     size = fft_length(length)
     spectra = _spectrum(kernels, size)
-    signal = _spectrum(_channels_first(u), size)
+    signal = _spectrum(_channels_first(u, rows), size)
     products = [signal * spectra[0]]
     if len(kernels) == 2:
         products.append(signal * _reversed(spectra[1]))
     y = torch.fft.irfft(torch.stack(products, dim=1), n=size)[..., :length]
-    return y.movedim(-1, 1).to(u.dtype).contiguous()
+    return _channels_last(y.to(u.dtype), rows)
 
 
 @_long_conv.register_fake
-def _(u: Tensor, kernels: Tensor) -> Tensor:
+def _(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
     batch, length, dim = u.shape
     return u.new_empty(batch, length, kernels.shape[0], dim)
 
 
 @torch.library.custom_op("diffussm::long_conv_backward", mutates_args=())
-def _long_conv_backward(u: Tensor, kernels: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+def _long_conv_backward(
+    u: Tensor, kernels: Tensor, dy: Tensor, rows: int
+) -> tuple[Tensor, Tensor]:
     # The adjoint of a convolution is the same convolution in the other direction.
     length = u.shape[1]
     size = fft_length(length)
     spectra = _spectrum(kernels, size)
-    signal = _spectrum(_channels_first(u), size)
-    cotangent = _spectrum(_channels_first(dy), size)
+    signal = _spectrum(_channels_first(u, rows), size)
+    cotangent = _spectrum(_channels_first(dy, rows), size)
     du = cotangent[:, 0] * _reversed(spectra[0])
     dkernels = [(cotangent[:, 0] * _reversed(signal)).sum(0)]
     if len(kernels) == 2:
         du = du + cotangent[:, 1] * spectra[1]
         dkernels.append((_reversed(cotangent[:, 1]) * signal).sum(0))
-    du = torch.fft.irfft(du, n=size)[..., :length].movedim(-1, 1)
+    du = torch.fft.irfft(du, n=size)[..., :length]
     dk = torch.fft.irfft(torch.stack(dkernels), n=size)[..., :length]
-    return du.to(u.dtype).contiguous(), dk.to(kernels.dtype).contiguous()
+    return _channels_last(du.to(u.dtype), rows), dk.to(kernels.dtype).contiguous()
 
 
 @_long_conv_backward.register_fake
-def _(u: Tensor, kernels: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+def _(u: Tensor, kernels: Tensor, dy: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return u.new_empty(u.shape), kernels.new_empty(kernels.shape)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs)
+    u, kernels, ctx.rows = inputs
+    ctx.save_for_backward(u, kernels)
 
 
-def _backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+def _backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:
     u, kernels = ctx.saved_tensors
-    return _long_conv_backward(u, kernels, dy)
+    return *_long_conv_backward(u, kernels, dy, ctx.rows), None
 
 
 _long_conv.register_autograd(_backward, setup_context=_setup_context)
@@ -152,13 +176,13 @@ def long_conv_flops(batch: int, length: int, dim: int, directions: int) -> int:
 
 
 @register_flop_formula(torch.ops.diffussm.long_conv)
-def _(u_shape, kernels_shape, **_) -> int:
+def _(u_shape, kernels_shape, rows, **_) -> int:
     batch, length, dim = u_shape
     return long_conv_flops(batch, length, dim, kernels_shape[0])
 
 
 @register_flop_formula(torch.ops.diffussm.long_conv_backward)
-def _(u_shape, kernels_shape, dy_shape, **_) -> int:
+def _(u_shape, kernels_shape, dy_shape, rows, **_) -> int:
     batch, length, dim = u_shape
     directions, size = kernels_shape[0], fft_length(length)
     # spectra of u, dy and the kernels; inverses of du and the kernels' gradients

@@ -21,11 +21,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 Modes = Float[Tensor, "dim state"]
-Kernel = Float[Tensor, "dim length"]
+Coefficients = Float[Tensor, "dim *sets state"]
+Kernels = Float[Tensor, "dim *sets length"]
 
 
-def vandermonde(decay: Modes, angle: Modes, c_re: Modes, c_im: Modes, length: int) -> Kernel:
-    """The kernel of `length` values; differentiable, never dim x state x length in memory.
+def vandermonde(
+    decay: Modes, angle: Modes, c_re: Coefficients, c_im: Coefficients, length: int
+) -> Kernels:
+    """A kernel of `length` values, or several of the same modes, each with its coefficients.
+
+    Differentiable, never dim x state x length in memory.
 
     decay    log |z|, at most 0             angle    arg z, in radians
     c_re, c_im    the modes' coefficients
@@ -39,23 +44,24 @@ def vandermonde(decay: Modes, angle: Modes, c_re: Modes, c_im: Modes, length: in
     strides = width * torch.arange(rows, dtype=decay.dtype, device=decay.device)
 
     fine_re, fine_im = _powers(decay, angle, steps)
-    re, im = _powers(decay, angle, strides)
-    c_re, c_im = c_re[..., None], c_im[..., None]
-    coarse_re, coarse_im = c_re * re - c_im * im, c_re * im + c_im * re
-
-    coarse = torch.cat([coarse_re, -coarse_im], dim=1)  # dim, 2 state, rows
     fine = torch.cat([fine_re, fine_im], dim=1)  # dim, 2 state, width
+    re, im = _powers(decay, angle, strides)  # dim, state, rows
+    sets = c_re.shape[1:-1]
+    c_re, c_im = (c.flatten(1, -2)[..., None] if sets else c[:, None, :, None] for c in (c_re, c_im))
+    re, im = re[:, None], im[:, None]
+    coarse_re, coarse_im = c_re * re - c_im * im, c_re * im + c_im * re
+    coarse = torch.cat([coarse_re, -coarse_im], dim=2).mT.flatten(1, 2)  # dim, sets rows, 2 state
     with torch.autocast(decay.device.type, enabled=False):
-        kernel = 2 * (coarse.mT @ fine)  # dim, rows, width
-    return kernel.flatten(1)[:, :length]
+        kernels = 2 * (coarse @ fine)  # dim, sets rows, width
+    return kernels.reshape(len(decay), *sets, -1)[..., :length]
 
 
 def vandermonde_reference(
-    decay: Modes, angle: Modes, c_re: Modes, c_im: Modes, length: int
-) -> Kernel:
+    decay: Modes, angle: Modes, c_re: Coefficients, c_im: Coefficients, length: int
+) -> Kernels:
     z, c = torch.complex(decay, angle), torch.complex(c_re, c_im)
-    lag = torch.arange(length, device=decay.device)
-    return 2 * (c[..., None] * torch.exp(z[..., None] * lag)).sum(1).real
+    powers = torch.exp(z[..., None] * torch.arange(length, device=decay.device))
+    return 2 * torch.einsum("d...n,dnl->d...l", c, powers).real
 
 
 def _powers(decay: Tensor, angle: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:

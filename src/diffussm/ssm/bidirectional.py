@@ -1,4 +1,4 @@
-"""Two state space models on one sequence, one from each end, their outputs side by side.
+"""Two state space layers on one sequence, one from each end, their outputs side by side.
 
     Y = [forward(U), flip(backward(flip(U)))]        (batch, length, 2 dim)
 
@@ -12,20 +12,26 @@ from torch import Tensor, nn
 
 from diffussm.ops.long_conv import long_conv
 from diffussm.shapes import Signal
-from diffussm.ssm.s4d import S4D
+from diffussm.ssm.kernel_layer import KernelLayer
+from diffussm.ssm.layer import Layer
 
 
 class Bidirectional(nn.Module):
-    """(batch, length, dim) -> (batch, length, 2 dim), the two convolutions sharing one FFT of u."""
+    """(batch, length, dim) -> (batch, length, 2 dim): two scans.
 
-    def __init__(self, forward_ssm: S4D, backward_ssm: S4D):
+    Two convolutions share one FFT of u. `rows` as in `Layer.forward`.
+    """
+
+    def __init__(self, forward_ssm: Layer, backward_ssm: Layer):
         super().__init__()
         self.forward_ssm = forward_ssm
         self.backward_ssm = backward_ssm
 
-    def forward(self, u: Signal) -> Float[Tensor, "batch length both"]:
-        length = u.shape[1]
-        ssms = (self.forward_ssm, self.backward_ssm)
-        kernels = torch.stack([ssm.cached_kernel(length) for ssm in ssms])
-        skip = torch.stack([ssm.D for ssm in ssms]).to(u.dtype)
-        return (long_conv(u, kernels) + skip * u[:, :, None]).flatten(2)
+    def forward(self, u: Signal, rows: int = 1) -> Float[Tensor, "batch length both"]:
+        ahead, behind = self.forward_ssm, self.backward_ssm
+        if isinstance(ahead, KernelLayer) and isinstance(behind, KernelLayer):
+            kernels = torch.stack([ssm.cached_kernel(u.shape[1]) for ssm in (ahead, behind)])
+            skip = torch.stack([ahead.D, behind.D]).to(u.dtype)
+            return (long_conv(u, kernels, rows) + skip * u[:, :, None]).flatten(2)
+        # a flipped raster, read column by column, is the column-by-column reading flipped
+        return torch.cat([ahead(u, rows), behind(u.flip(1), rows).flip(1)], dim=-1)

@@ -15,12 +15,11 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from diffussm.config import choose
-from diffussm.ops.long_conv import long_conv
 from diffussm.ops.vandermonde import vandermonde
-from diffussm.shapes import Signal
 from diffussm.ssm.discretization import DISCRETIZATIONS
 from diffussm.ssm.hippo import legs_normal_eigenvalues
-from diffussm.ssm.kernel_cache import KernelLayer
+from diffussm.ssm.kernel_layer import KernelLayer
+from diffussm.ssm.layer import Position, check_state
 from diffussm.ssm.parameters import ssm_parameter
 
 
@@ -51,6 +50,12 @@ def real(state: int) -> tuple[Tensor, Tensor]:
 INITS = {"lin": lin, "inv": inv, "legs": legs, "real": real}
 
 
+def check_pairs(d_state: int) -> None:
+    """A sentence for a state size that is not made of conjugate pairs."""
+    if d_state < 2 or d_state % 2:
+        raise ValueError(f"d_state must be even and at least 2 (conjugate pairs), not {d_state}")
+
+
 class S4D(KernelLayer):
     """A diagonal state space model on each channel: (batch, length, dim) -> the same shape.
 
@@ -58,8 +63,7 @@ class S4D(KernelLayer):
     d_state           size N of a system's state, even: N / 2 conjugate pairs
     init              the continuous A at birth, one of INITS
     discretization    one of DISCRETIZATIONS
-    dt_min, dt_max    range of the step sizes at birth, log-uniform over channels; 1 / dt is
-                      about the number of positions a channel remembers
+    dt_min, dt_max    range of the step sizes at birth, see KernelLayer
     Raises ValueError for an odd state size, an empty range or an unknown name.
     """
 
@@ -73,18 +77,11 @@ class S4D(KernelLayer):
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ):
-        super().__init__()
-        if d_state < 2 or d_state % 2:
-            raise ValueError(
-                f"d_state must be even and at least 2 (conjugate pairs), not {d_state}"
-            )
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"need 0 < dt_min <= dt_max, not {dt_min} and {dt_max}")
+        super().__init__(dim, dt_min, dt_max)
+        check_pairs(d_state)
         self._discretize = choose("discretization", discretization, DISCRETIZATIONS)
         a_re, a_im = choose("S4D init", init, INITS)(d_state)
 
-        log_dt = torch.empty(dim).uniform_(math.log(dt_min), math.log(dt_max))
-        self.log_dt = ssm_parameter(log_dt)
         self.log_decay = ssm_parameter(torch.log(-a_re).float().repeat(dim, 1))
         self.frequency = ssm_parameter(a_im.float().repeat(dim, 1))
         # B = 1 at birth, C complex normal of unit variance; real and imaginary part last
@@ -101,24 +98,16 @@ class S4D(KernelLayer):
         re, im = re * gain_re - im * gain_im, re * gain_im + im * gain_re
         return vandermonde(decay, angle, re, im, length)
 
-    def forward(self, u: Signal) -> Signal:
-        kernel = self.cached_kernel(u.shape[1])
-        return long_conv(u, kernel[None]).squeeze(2) + self.D.to(u.dtype) * u
-
     def initial_state(self, batch: int) -> Complex[Tensor, "batch dim state"]:
         """The state before the first input: nothing remembered."""
         zeros = torch.zeros(batch, *self.frequency.shape, 2, device=self.D.device)
         return torch.view_as_complex(zeros.to(self.D.dtype))
 
     def step(
-        self, u_t: Float[Tensor, "batch dim"], state: Complex[Tensor, "states dim state"]
-    ) -> tuple[Float[Tensor, "batch dim"], Complex[Tensor, "batch dim state"]]:
+        self, u_t: Position, state: Complex[Tensor, "states dim state"]
+    ) -> tuple[Position, Complex[Tensor, "batch dim state"]]:
         """The output at one position, and the state to hand to the next."""
-        if state.shape[0] != u_t.shape[0]:
-            raise ValueError(
-                f"the state belongs to a batch of {state.shape[0]}, the input has {u_t.shape[0]}; "
-                "start from initial_state(batch)"
-            )
+        check_state(u_t, state)
         decay, angle, gain_re, gain_im = self._discrete()
         a_bar = torch.polar(torch.exp(decay), angle)
         b_bar = torch.complex(gain_re, gain_im) * torch.view_as_complex(self.B)
@@ -127,4 +116,4 @@ class S4D(KernelLayer):
         return (y + self.D * u_t).to(u_t.dtype), state
 
     def _discrete(self):
-        return self._discretize(torch.exp(self.log_dt), -torch.exp(self.log_decay), self.frequency)
+        return self._discretize(self.dt, -torch.exp(self.log_decay), self.frequency)

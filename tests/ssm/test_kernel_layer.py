@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from diffussm.ssm.bidirectional import Bidirectional
-from diffussm.ssm.kernel_cache import reusing_kernels
+from diffussm.ssm.kernel_layer import reusing_kernels
 from diffussm.ssm.s4d import S4D
 
 
