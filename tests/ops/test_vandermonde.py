@@ -90,3 +90,14 @@ def test_float32_keeps_its_digits_also_under_autocast():
 def test_a_kernel_of_no_length_gets_a_sentence():
     with pytest.raises(ValueError, match="length 1 or more, not 0"):
         vandermonde(*modes(), 0)
+
+
+def test_several_kernels_of_the_same_modes_come_at_once():
+    decay, angle = -torch.rand(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    c_re, c_im = torch.randn(2, 3, 2, 5, 4, dtype=torch.float64)
+    together = vandermonde(decay, angle, c_re, c_im, 37)
+    for i in range(2):
+        for j in range(5):
+            alone = vandermonde(decay, angle, c_re[:, i, j], c_im[:, i, j], 37)
+            torch.testing.assert_close(together[:, i, j], alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(together, vandermonde_reference(decay, angle, c_re, c_im, 37))

@@ -1,53 +1,125 @@
-"""Sums of simple poles at the roots of unity: how a diagonal system answers a frequency.
+"""The impulse response of a state space model whose matrix is diagonal minus low rank.
 
-    f(z_k) = sum_n  w_n / (1 - z_k p_n)  +  its conjugate pole,      z_k = exp(-2 pi i k / points)
+With A = Lambda - P P* and a bilinear step, all that is needed are sums of the diagonal part's poles,
+Cauchy sums, for each pair of X in (C, P*) and Y in (B, P):
 
-Written out, this is a product with a dim x state x points array. But the geometric series makes of
-it the spectrum of an impulse response that repeats after `points` positions,
+    k_XY(z) = sum_n w_n / (1 - z p_n) + its conjugate,      w = X Y gain,  p = Lambda_bar
+    K(z) = k_CB - s k_CP (1 + s k_PP)^-1 k_PB,              s = (1 + z) / 2            (Woodbury)
 
-    w / (1 - z p) = sum_{l < points} z^l  w p^l / (1 - p^points)           since z^points = 1,
+K(z) at roots of unity, on a circle of radius r < 1, gives the kernel r^l K_l by an inverse FFT. The
+sums themselves are spectra of impulse responses, hence one `vandermonde` and FFTs. Of k_CB, k_CP and
+k_PB the first `length` terms of their series in z are enough, as later ones reach no kept K_l. k_PP
+stands in a denominator, so it is the whole sum, by the geometric series over all points (z^points =
+r^points on the circle, and p here contains r):
 
-so that f is one `vandermonde` and one FFT.
+    w / (1 - z p) = sum_{l < points} z^l w p^l / (1 - p^points)
 
-Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, appendix C.3
-(the sum); its evaluation by a Vandermonde product is ours.
+The published algorithm cuts the series at the trained length by a C that is tied to that length.
+Here the same weights serve every length: on 2 length points, what wraps around is r^points of what
+it wraps onto, and rounding grows by r^-length where r^l is divided out. r makes the two equal:
+(machine epsilon)^(2/3), which is 2e-5 in float32 and 4e-11 in float64.
+
+Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, section
+3.2 and appendix C.3; the circle and the evaluation by one Vandermonde product are ours.
 """
 
+import math
+
 import torch
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
 from torch import Tensor
 
-from diffussm.ops.vandermonde import Coefficients, Modes, vandermonde
+from diffussm.ops.vandermonde import Kernel, Modes, vandermonde
 
-Spectrum = Complex[Tensor, "dim *sets frequencies"]
+Weights = Float[Tensor, "dim pairs pairs state"]
+Sums = Complex[Tensor, "dim pairs pairs frequencies"]
 
 
-def cauchy(
-    decay: Modes, angle: Modes, w_re: Coefficients, w_im: Coefficients, points: int
-) -> Spectrum:
-    """f at the points // 2 + 1 frequencies of a real FFT; differentiable.
+def low_rank_kernel(
+    decay: Modes, angle: Modes, w_re: Weights, w_im: Weights, length: int
+) -> Kernel:
+    """K_l for l < `length`; differentiable, never dim x state x length in memory.
 
-    decay    log |p|, below 0              angle    arg p, in radians
-    w_re, w_im    weights of the poles, one set or several
-    points        number of roots of unity, even
+    decay, angle    log |p| <= 0, and arg p in radians, of the diagonal part after the step
+    w_re, w_im      weights of its poles: first row and column for C and B, the others for P
+    Raises ValueError for a length below 1.
     """
-    # 1 / (1 - p^points), by the conjugate of its denominator
-    size, turn = torch.exp(points * decay), points * angle
-    re, im = 1 - size * torch.cos(turn), size * torch.sin(turn)
-    square = re**2 + im**2
-    shape = (len(decay), *[1] * (w_re.ndim - 2), -1)
-    re, im = (re / square).reshape(shape), (im / square).reshape(shape)
-    response = vandermonde(decay, angle, w_re * re - w_im * im, w_re * im + w_im * re, points)
-    return torch.fft.rfft(response)
+    points, log_radius = 2 * length, _log_radius(decay, length)
+    decay = decay + log_radius
+    wrapped = _wrapped(decay, angle, w_re[:, 1:, 1:], w_im[:, 1:, 1:], length)
+    dim, pairs = w_re.shape[:2]
+    sets = [
+        torch.cat([w.flatten(1, 2), *(half.flatten(1, 2) for half in halves)], dim=1)
+        for w, halves in zip((w_re, w_im), wrapped, strict=True)
+    ]
+    responses = vandermonde(decay, angle, *sets, length)
+    first, both = responses.split([pairs**2, 2 * (pairs - 1) ** 2], dim=1)
+    first = first.unflatten(1, (pairs, pairs))
+    both = both.reshape(dim, 2, pairs - 1, pairs - 1, length).movedim(1, -2).flatten(-2)
+
+    s = _half_sum(decay, log_radius, points)
+    c_p, p_b = (torch.fft.rfft(x, n=points) for x in (first[:, 0, 1:], first[:, 1:, 0]))
+    matrix = [list(row.unbind(1)) for row in torch.fft.rfft(both).unbind(1)]
+    for i, row in enumerate(matrix):
+        row[i] = row[i] + 1 / s
+    correction = _correction(list(c_p.unbind(1)), matrix, list(p_b.unbind(1)))
+    growth = torch.exp(-log_radius * torch.arange(length, dtype=decay.dtype, device=decay.device))
+    return (first[:, 0, 0] - torch.fft.irfft(correction, n=points)[:, :length]) * growth
 
 
-def cauchy_reference(
-    decay: Modes, angle: Modes, w_re: Coefficients, w_im: Coefficients, points: int
-) -> Spectrum:
+def low_rank_kernel_reference(
+    decay: Modes, angle: Modes, w_re: Weights, w_im: Weights, length: int
+) -> Kernel:
+    points, log_radius = 2 * length, _log_radius(decay, length)
     p, w = torch.exp(torch.complex(decay, angle)), torch.complex(w_re, w_im)
-    k = torch.arange(points // 2 + 1, dtype=decay.dtype, device=decay.device)
-    z = torch.exp(-2j * torch.pi * k / points)
-    pole, mirrored = 1 / (1 - z * p[..., None]), 1 / (1 - z * p.conj()[..., None])
-    return torch.einsum("d...n,dnk->d...k", w, pole) + torch.einsum(
-        "d...n,dnk->d...k", w.conj(), mirrored
+    s = _half_sum(decay, log_radius, points)
+    poles = 1 / (1 - (2 * s - 1) * p[..., None]), 1 / (1 - (2 * s - 1) * p[..., None].conj())
+    k = sum(torch.einsum("dxyn,dnf->dfxy", *x) for x in ((w, poles[0]), (w.conj(), poles[1])))
+    inverse = torch.linalg.inv(torch.eye(k.shape[-1] - 1) / s[:, None, None] + k[..., 1:, 1:])
+    correction = k[..., :1, 1:] @ inverse @ k[..., 1:, :1]
+    response = torch.fft.irfft((k[..., 0, 0] - correction[..., 0, 0]), n=points)[:, :length]
+    return response * torch.exp(-log_radius * torch.arange(length, dtype=decay.dtype))
+
+
+def _log_radius(decay: Tensor, length: int) -> float:
+    if length < 1:
+        raise ValueError(f"a kernel needs a sequence of length 1 or more, not {length}")
+    return math.log(torch.finfo(decay.dtype).eps) * 2 / 3 / (2 * length)
+
+
+def _half_sum(like: Tensor, log_radius: float, points: int) -> Complex[Tensor, " frequencies"]:
+    """s = (1 + z) / 2 at the circle's points, as far as a real FFT goes; never 0."""
+    turn = torch.arange(points // 2 + 1, dtype=like.dtype, device=like.device)
+    turn = -2 * math.pi / points * turn
+    return (1 + torch.polar(torch.full_like(turn, math.exp(log_radius)), turn)) / 2
+
+
+def _wrapped(decay: Tensor, angle: Tensor, w_re: Tensor, w_im: Tensor, length: int):
+    """w / (1 - p^(2 length)) and p^length times that: the sum's two halves, real and imaginary."""
+    decay, angle = length * decay[:, None, None], length * angle[:, None, None]
+    size = torch.exp(decay)
+    p_re, p_im = size * torch.cos(angle), size * torch.sin(angle)
+    re, im = 1 - p_re**2 + p_im**2, -2 * p_re * p_im
+    square = re**2 + im**2
+    early = (w_re * re + w_im * im) / square, (w_im * re - w_re * im) / square
+    late = early[0] * p_re - early[1] * p_im, early[0] * p_im + early[1] * p_re
+    return (early[0], late[0]), (early[1], late[1])
+
+
+def _correction(left: list[Tensor], matrix: list[list[Tensor]], right: list[Tensor]) -> Tensor:
+    """left matrix^-1 right at each frequency, eliminating the last row and column, then the rest.
+
+    The Hermitian part of 1 + s k_PP is at least 1, so no pivot is small.
+    """
+    *above, row = matrix
+    solved = right[-1] / row[-1]
+    last = left[-1] * solved
+    if not above:
+        return last
+    ratios = [entry / row[-1] for entry in row[:-1]]
+    rest = _correction(
+        [x - left[-1] * ratio for x, ratio in zip(left, ratios, strict=False)],
+        [[x - r[-1] * ratio for x, ratio in zip(r, ratios, strict=False)] for r in above],
+        [x - r[-1] * solved for x, r in zip(right, above, strict=False)],
     )
+    return last + rest

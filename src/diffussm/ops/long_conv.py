@@ -127,9 +127,7 @@ def _(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
 
 
 @torch.library.custom_op("diffussm::long_conv_backward", mutates_args=())
-def _long_conv_backward(
-    u: Tensor, kernels: Tensor, dy: Tensor, rows: int
-) -> tuple[Tensor, Tensor]:
+def _long_conv_backward(u: Tensor, kernels: Tensor, dy: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     # The adjoint of a convolution is the same convolution in the other direction.
     length = u.shape[1]
     size = fft_length(length)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 Modes = Float[Tensor, "dim state"]
 Coefficients = Float[Tensor, "dim *sets state"]
+Kernel = Float[Tensor, "dim length"]
 Kernels = Float[Tensor, "dim *sets length"]
 
 
@@ -38,21 +39,22 @@ def vandermonde(
     """
     if length < 1:
         raise ValueError(f"a kernel needs a sequence of length 1 or more, not {length}")
-    width = 2 ** math.ceil(math.log2(length) / 2)
+    sets = c_re.shape[1:-1]
+    # about as many powers in the one factor as coefficients times powers in the other
+    width = 2 ** round(math.log2(length * math.prod(sets)) / 2)
     rows = math.ceil(length / width)
     steps = torch.arange(width, dtype=decay.dtype, device=decay.device)
     strides = width * torch.arange(rows, dtype=decay.dtype, device=decay.device)
 
-    fine_re, fine_im = _powers(decay, angle, steps)
-    fine = torch.cat([fine_re, fine_im], dim=1)  # dim, 2 state, width
-    re, im = _powers(decay, angle, strides)  # dim, state, rows
-    sets = c_re.shape[1:-1]
-    c_re, c_im = (c.flatten(1, -2)[..., None] if sets else c[:, None, :, None] for c in (c_re, c_im))
-    re, im = re[:, None], im[:, None]
-    coarse_re, coarse_im = c_re * re - c_im * im, c_re * im + c_im * re
-    coarse = torch.cat([coarse_re, -coarse_im], dim=2).mT.flatten(1, 2)  # dim, sets rows, 2 state
+    fine = torch.cat(_powers(decay[..., None], angle[..., None], steps), dim=1)
+    re, im = _powers(decay[:, None, None], angle[:, None, None], strides[:, None])
+    c_re, c_im = (2 * c.reshape(len(c), -1, 1, c.shape[-1]) for c in (c_re, c_im))
+    coarse_re = torch.addcmul(c_re * re, c_im, im, value=-1)
+    minus_coarse_im = torch.addcmul(-c_im * re, c_re, im, value=-1)
+    coarse = torch.cat([coarse_re, minus_coarse_im], dim=-1)
+    # dim, sets rows, 2 state  @  dim, 2 state, width
     with torch.autocast(decay.device.type, enabled=False):
-        kernels = 2 * (coarse @ fine)  # dim, sets rows, width
+        kernels = coarse.flatten(1, 2) @ fine
     return kernels.reshape(len(decay), *sets, -1)[..., :length]
 
 
@@ -65,6 +67,5 @@ def vandermonde_reference(
 
 
 def _powers(decay: Tensor, angle: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
-    size = torch.exp(decay[..., None] * exponents)
-    turn = angle[..., None] * exponents
+    size, turn = torch.exp(decay * exponents), angle * exponents
     return size * torch.cos(turn), size * torch.sin(turn)
