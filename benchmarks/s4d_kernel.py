@@ -7,36 +7,16 @@ DiffuSSM-S at 32 x 32 latents, batch 4, forward and backward; and the kernel of 
 Nothing is timed before both agree, in values and in every gradient.
 """
 
-import argparse
-import os
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import torch
+from timing import Row, compare, run, table
 from torch import Tensor, nn
 
 from diffussm.models import create_model
 from diffussm.ops.vandermonde import vandermonde, vandermonde_reference
 from diffussm.ssm import s4d
-
-TOLERANCE = 1e-4
-"""Largest difference, as a fraction of the largest value: float32 over long sums."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Medians in seconds, and the median of the ratios of neighbouring runs."""
-
-    what: str
-    ours: float
-    naive: float
-    ratio: float
 
 
 @contextmanager
@@ -87,65 +67,14 @@ def compare_kernel(dim: int, state: int, length: int, repeats: int) -> Row:
     return compare(f"kernel alone, D = {dim}, N = {state}, L = {length}", ours, naive, repeats)
 
 
-def compare(
-    what: str, ours: Callable[[], list[Tensor]], naive: Callable[[], list[Tensor]], repeats: int
-) -> Row:
-    """Times of both, once they agree; these first calls are the warm-up too."""
-    for actual, expected in zip(ours(), naive(), strict=True):
-        difference = (actual - expected).abs().max().item()
-        if not difference <= TOLERANCE * expected.abs().max().item():
-            raise SystemExit(f"{what}: results differ by {difference:.2g}; not timed")
-    pairs = [(seconds(ours), seconds(naive)) for _ in range(repeats)]
-    mine, theirs = zip(*pairs, strict=True)
-    return Row(what, median(mine), median(theirs), median(b / a for a, b in pairs))
-
-
-def seconds(function: Callable[[], object]) -> float:
-    start = perf_counter()
-    function()
-    return perf_counter() - start
-
-
-def table(rows: list[Row], repeats: int) -> str:
-    lines = [
-        f"{date.today()}, {processor()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, float32; medians of {repeats} alternating runs",
-        "",
-        "| | ours, s | naive, s | naive / ours |",
-        "|---|---|---|---|",
-    ]
-    lines += [f"| {r.what} | {r.ours:.4f} | {r.naive:.4f} | {r.ratio:.1f} |" for r in rows]
-    return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """Model and number of cores of this machine's processor."""
-    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0].split(":")[1].strip() if names else name
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="write the table there too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    repeats = arguments.repeats
+def report(repeats: int) -> str:
     rows = [
         compare_model("DiffuSSM-S", {"input_size": 32}, batch=4, repeats=repeats),
         compare_kernel(dim=384, state=64, length=1024, repeats=repeats),
         compare_kernel(dim=384, state=64, length=16384, repeats=repeats),
     ]
-    report = table(rows, repeats)
-    print(report, end="")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(report)
+    return table(rows, "naive")
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__.splitlines()[0], report)

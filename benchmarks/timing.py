@@ -1,0 +1,101 @@
+"""How the benchmarks measure: two sides in turn, so that a busy machine slows both; as a table."""
+
+import argparse
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-4
+"""Largest difference, as a fraction of the largest value: float32 over long sums."""
+
+Side = Callable[[], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians in seconds, and the median of the ratios of neighbouring runs."""
+
+    what: str
+    ours: float
+    other: float
+    ratio: float
+
+
+def agree(what: str, results: list[Tensor], expected: list[Tensor]) -> None:
+    """Stop the benchmark unless both sides compute the same."""
+    for actual, true in zip(results, expected, strict=True):
+        difference = (actual - true).abs().max().item()
+        if not difference <= TOLERANCE * true.abs().max().item():
+            raise SystemExit(f"{what}: results differ by {difference:.2g}; not timed")
+
+
+def compare(what: str, ours: Side, other: Side, repeats: int) -> Row:
+    """Times of both, once they agree; these first calls are the warm-up too."""
+    agree(what, ours(), other())
+    return alternate(what, ours, other, repeats)
+
+
+def alternate(what: str, ours: Side, other: Side, repeats: int) -> Row:
+    """Times of two sides that need not compute the same."""
+    ours(), other()
+    pairs = [(seconds(ours), seconds(other)) for _ in range(repeats)]
+    mine, theirs = zip(*pairs, strict=True)
+    return Row(what, median(mine), median(theirs), median(b / a for a, b in pairs))
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = perf_counter()
+    function()
+    return perf_counter() - start
+
+
+def both_ways(function: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """The value, and the gradients of its mean square."""
+    value = function(*inputs)
+    return [value.detach(), *torch.autograd.grad(value.square().mean(), inputs)]
+
+
+def table(rows: list[Row], other: str) -> str:
+    lines = [f"| | ours, s | {other}, s | {other} / ours |", "|---|---|---|---|"]
+    lines += [f"| {r.what} | {r.ours:.4f} | {r.other:.4f} | {r.ratio:.1f} |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def conditions(repeats: int) -> str:
+    """Date, machine and versions, for the head of a table."""
+    return (
+        f"{date.today()}, {processor()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, float32; medians of {repeats} alternating runs\n"
+    )
+
+
+def processor() -> str:
+    """Model and number of cores of this machine's processor."""
+    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].split(":")[1].strip() if names else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def run(description: str, report: Callable[[int], str]) -> None:
+    """Parse the command line, set the threads, print the report and write it where asked."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the table there too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    text = conditions(arguments.repeats) + "\n" + report(arguments.repeats)
+    print(text, end="")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text)
