@@ -9,8 +9,14 @@ import pytest
 
 from diffussm.data import DATASETS
 from diffussm.diffusion import SAMPLERS, SCHEDULES
+from diffussm.nn.scan_order import SCANS
+from diffussm.ssm.choices import SSMS
 from diffussm.ssm.discretization import DISCRETIZATIONS
+from diffussm.ssm.hippo import HIPPO
 from diffussm.ssm.s4d import INITS
+
+CHOICES = [DISCRETIZATIONS, INITS, HIPPO, SCANS, SAMPLERS, SCHEDULES]
+CHOICES += [{name: choice.layer for name, choice in SSMS.items()}]
 
 ROOT = Path(__file__).parents[1]
 MATHEMATICS = ROOT / "docs" / "mathematics.md"
@@ -55,7 +61,7 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert namespace["DATASETS"]["mine"]().shape == (3, 16, 16)
 
 
-@pytest.mark.parametrize("choices", [DISCRETIZATIONS, INITS, SAMPLERS, SCHEDULES])
+@pytest.mark.parametrize("choices", CHOICES)
 def test_the_mathematics_page_names_every_choice(choices):
     named = [resolve(name) for name in NAME.findall(MATHEMATICS.read_text())]
     assert [name for name, choice in choices.items() if choice not in named] == []

@@ -11,6 +11,8 @@ from PIL import Image
 from diffussm import __version__, load
 from diffussm.diffusion import SAMPLERS, Sampling
 from diffussm.generation import to_uint8
+from diffussm.models import create_model
+from diffussm.models.diffussm import SSMS
 
 
 def test_train_writes_a_run_and_says_where(tmp_path, tiny_train):
@@ -118,6 +120,35 @@ def test_info_of_a_run(trained, diffussm):
     parameters = sum(p.numel() for p in load(trained).model.parameters())
     assert f"{parameters:,} parameters" in said.out
     assert diffussm("info", trained / "model.safetensors", "--size", "16").code == 0
+
+
+@pytest.mark.parametrize("ssm", SSMS)
+def test_every_layer_trains_and_samples(tmp_path, tiny_train, diffussm, ssm):
+    run = tmp_path / "run"
+    assert tiny_train(run, f"model.ssm={ssm}").code == 0
+    assert diffussm("sample", run, "--out", tmp_path / "a.png", "--seeds", "0-3").code == 0
+    assert f"{ssm} in both directions" in diffussm("info", run).out
+
+
+def test_another_rate_draws_another_picture(tmp_path, trained, diffussm):
+    pictures = []
+    for rate in ("1", "0.5"):
+        out = tmp_path / f"{rate}.npz"
+        words = ["--npz", out, "--seeds", "0-3", "--size", "16x16", "--rate", rate]
+        assert diffussm("sample", trained, *words).code == 0
+        pictures.append(np.load(out)["arr_0"])
+    assert pictures[0].shape == (4, 16, 16, 1)
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize("ssm", SSMS)
+def test_info_of_every_layer(diffussm, ssm):
+    said = diffussm("info", "DiffuSSM-S", "--ssm", ssm, "--size", "256")
+    assert said.code == 0
+    with torch.device("meta"):
+        model = create_model("DiffuSSM-S", ssm=ssm)
+    layers = sum(p.numel() for block in model.blocks for p in block.ssm.parameters())
+    assert f"{layers:,} of the parameters" in said.out
 
 
 def test_a_skipped_step_is_reported(tmp_path, tiny_train, monkeypatch):

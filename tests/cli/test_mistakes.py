@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 
@@ -142,6 +143,9 @@ SAMPLE = [
     (["--size", "8x"], "--size takes two numbers like 8x16"),
     (["--size", "8x9"], "width 9 must be a positive multiple of 2"),
     (["--size", "0x8"], "height 0 must be a positive multiple"),
+    (["--rate", "0"], "rate must be positive and finite, not 0"),
+    (["--rate=-0.5"], "rate must be positive and finite, not -0.5"),
+    (["--rate", "nan"], "rate must be positive and finite, not nan"),
     (["--batch-size", "0"], "batch_size must be at least 1"),
 ]
 
@@ -184,11 +188,20 @@ def newer(path):
     save_file(weights, path, metadata={"diffussm": json.dumps(header)})
 
 
+def not_finite(path):
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    weights = load_file(path)
+    weights["blocks.0.ssm.forward_ssm.log_dt"][3] = float("nan")
+    save_file(weights, path, metadata=metadata)
+
+
 BAD_FILES = {
     "damaged": (lambda path: path.write_bytes(path.read_bytes()[:-10]), "is damaged"),
     "garbage": (lambda path: path.write_text("hello"), "is damaged"),
     "foreign": (lambda path: save_file({"a": torch.zeros(1)}, path), "not written by diffussm"),
     "newer": (newer, "written by diffussm 9.0"),
+    "not finite": (not_finite, "log_dt holds nan; these weights cannot be used"),
     "absent": (lambda path: path.unlink(), "there is no checkpoint"),
 }
 
@@ -213,6 +226,7 @@ def test_a_folder_without_a_model(tmp_path, diffussm):
 INFO = [
     (["DiffuSSM-X"], "did you mean 'DiffuSSM-XL'"),
     (["runs/absent"], "unknown model 'runs/absent'"),
+    (["DiffuSSM-S", "--ssm", "s5"], "unknown ssm 's5'; did you mean 's4'"),
     (["DiffuSSM-S", "--size", "100"], "sides must be multiples of 8"),
     (["DiffuSSM-S", "--size", "8"], "width 1 must be a positive multiple of 2"),
     (["DiffuSSM-S", "--size", "0"], "--size takes sizes like"),

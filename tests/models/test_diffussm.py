@@ -10,6 +10,7 @@ import torch
 from diffussm.models import DiffuSSM, DiffuSSMConfig, create_model
 from diffussm.models.diffussm import MATRICES, SSMS
 from diffussm.nn.embeddings import grid_positions
+from diffussm.nn.scan_order import SCANS
 
 TINY = {
     "input_size": 8,
@@ -86,6 +87,31 @@ def test_one_direction_sees_the_past_of_the_scan_both_see_everything():
         seen = gradient.abs().amax(dim=(0, 1)).flatten() > 1e-10
         expected = torch.arange(12) <= 5  # raster order: row 1, column 1 is position 5
         assert torch.equal(seen, expected | bidirectional)
+
+
+def test_alternating_blocks_see_the_image_by_rows_then_by_columns():
+    seen = {}
+    for scan in SCANS:
+        model = tiny(hourglass_ratio=1, bidirectional=False, scan=scan, depth=2).double()
+        model.blocks[0].modulation = model.blocks[1].modulation
+        torch.nn.init.zeros_(model.blocks[0].out.weight)  # only the second block mixes
+        torch.nn.init.zeros_(model.blocks[0].out.bias)
+        image = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+        answer = model(image, T[:1], Y[:1])
+        (gradient,) = torch.autograd.grad(answer[0, :, 1, 1].sum(), image)
+        seen[scan] = gradient.abs().amax(dim=(0, 1)) > 1e-10
+    position = torch.arange(12).reshape(3, 4)
+    assert torch.equal(seen["raster"], position <= 5)
+    # by columns: all of column 0, and column 1 down to row 1
+    by_columns = torch.arange(12).reshape(4, 3).T <= 4
+    assert torch.equal(seen["alternating"], by_columns)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("size", [(8, 8), (3, 8), (8, 2), (1, 4)], ids=str)
+def test_every_scan_order_takes_any_size(scan, size):
+    model, image = tiny(scan=scan), torch.randn(2, 2, *size)
+    assert model(image, T, Y).isfinite().all()
 
 
 def test_is_its_parts_in_order():
@@ -186,8 +212,10 @@ def test_autocast_changes_little():
         ({"d_state": 7}, "d_state must be even .* not 7"),
         ({"dt_min": 0.0}, "0 < dt_min <= dt_max, not 0.0"),
         ({"matrices": "total"}, "matrices 'total'; did you mean 'totals'"),
-        ({"ssm": "s4"}, "ssm 's4'; did you mean 's4d'"),
+        ({"ssm": "s5"}, "ssm 's5'; did you mean 's4'"),
         ({"ssm_init": "leg"}, "'leg'; did you mean 'legs'"),
+        ({"ssm": "mamba", "ssm_init": "legs"}, "mamba has no choice of init: leave 'legs' out"),
+        ({"scan": "rastre"}, "scan 'rastre'; did you mean 'raster'"),
         ({"discretization": "zohh"}, "'zohh'; did you mean 'zoh'"),
         ({"d_modle": 16}, "unknown key 'd_modle'; did you mean 'd_model'"),
         ({"depth": 1.5}, "depth must be a whole number, not 1.5"),

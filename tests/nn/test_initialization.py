@@ -9,6 +9,7 @@ from diffussm.nn.adaln import Modulation
 from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding
 from diffussm.nn.hourglass import Contract, Expand
 from diffussm.nn.initialization import initialize, zero
+from diffussm.ssm.mamba import Mamba
 from diffussm.ssm.s4d import S4D
 
 
@@ -32,14 +33,14 @@ def test_linears_and_each_place_of_the_hourglass_are_xavier():
 
 def test_time_is_small_modulation_zero_and_the_rest_keeps_its_own():
     time, modulation = TimestepEmbedding(64), Modulation(8, 3)
-    labels, ssm = LabelEmbedding(10, 8, std=1.0), S4D(8)
-    before = [p.clone() for p in (*labels.parameters(), *ssm.parameters())]
-    initialize(nn.ModuleList([time, modulation, labels, ssm]))
+    labels, ssms = LabelEmbedding(10, 8, std=1.0), nn.ModuleList([S4D(8), Mamba(8)])
+    before = [p.clone() for p in (*labels.parameters(), *ssms.parameters())]
+    initialize(nn.ModuleList([time, modulation, labels, ssms]))
     for linear in (time.mlp[0], time.mlp[2]):
         torch.testing.assert_close(linear.weight.std(), torch.tensor(0.02), rtol=0.05, atol=0)
         assert not linear.bias.any()
     assert not any(parameter.any() for parameter in modulation.parameters())
-    assert all(map(torch.equal, before, (*labels.parameters(), *ssm.parameters())))
+    assert all(map(torch.equal, before, (*labels.parameters(), *ssms.parameters())))
 
 
 def test_zero_silences_a_layer():

@@ -7,6 +7,7 @@ import torch
 from recurrence import scan
 
 from diffussm.ssm.discretization import DISCRETIZATIONS
+from diffussm.ssm.layer import resample
 from diffussm.ssm.s4d import INITS, S4D
 
 EVERY_SYSTEM = [(init, method) for init in INITS for method in DISCRETIZATIONS]
@@ -65,6 +66,16 @@ def test_kernels_are_the_published_ones(init, method):
     layer.C.data[:] = torch.tensor([1.0, 0.0])
     expected = torch.tensor([PUBLISHED[init, method]], dtype=torch.float64)
     torch.testing.assert_close(layer.kernel(6), expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_two_half_steps_are_one(init):
+    # with zero-order hold K_l is the integral of the response over a step
+    layer, halved = system(init), system(init)
+    halved.load_state_dict(layer.state_dict())
+    resample(halved, 0.5)
+    pairs = halved.kernel(130).unflatten(1, (65, 2)).sum(-1)
+    torch.testing.assert_close(pairs, layer.kernel(65), rtol=1e-9, atol=1e-12)
 
 
 def test_inits_are_the_printed_ones():

@@ -8,6 +8,7 @@ from PIL import Image
 from tiny import CPU, TRAINING, metric_lines, tiny_recipe, train
 
 from diffussm import load
+from diffussm.models.diffussm import SSMS
 from diffussm.training import Run, read_tables, recipe
 
 MODEL, STATE = "model.safetensors", "state/training.pt"
@@ -36,6 +37,15 @@ def test_stopped_and_resumed_is_undisturbed(tmp_path, undisturbed, stops):
     torch.manual_seed(99)  # nothing depends on the caller's random numbers
     train(WANTED, tmp_path)
     assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("ssm", SSMS)
+def test_every_layer_resumes(tmp_path, ssm):
+    wanted = tiny_recipe(model={"ssm": ssm, "scan": "alternating"})
+    train(wanted, tmp_path / "once")
+    train(wanted, tmp_path / "twice", until=30)
+    train(wanted, tmp_path / "twice")
+    assert_same_run(tmp_path / "twice", tmp_path / "once")
 
 
 @pytest.mark.parametrize(("stop", "resumes_at"), [(10, 0), (40, 30), (70, 50), (80, 80)])

@@ -6,9 +6,9 @@ against counted ones where a counter can see. As in the literature a "Gflop" is 
 
 from dataclasses import dataclass
 
+from diffussm.analysis.ssm_flops import SSM_COSTS
 from diffussm.models.diffussm import MATRICES, DiffuSSMConfig
 from diffussm.nn.embeddings import FREQUENCIES
-from diffussm.ops.long_conv import long_conv_flops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class Cost:
 
     linears: int
     """Matrix products."""
-    convolutions: int
-    """FFTs of signals and kernels, and the products of their spectra."""
+    mixing: int
+    """What carries information along the sequence: FFTs and spectra of convolutions, or scans."""
     kernels: int
     """Making the kernels: once a batch in training, once in all while sampling."""
     positions: int
@@ -28,8 +28,8 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """Linears and convolutions, what the paper counts."""
-        return self.linears + self.convolutions
+        """Linears and mixing, what the paper counts."""
+        return self.linears + self.mixing
 
 
 def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
@@ -48,10 +48,11 @@ def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
     block = dense + expand + contract + fusion + 3 * dim**2
     ends = tokens * dim * (pixels + outputs) + 2 * dim**2
     condition = FREQUENCIES * dim + dim**2
+    layer = SSM_COSTS[config.ssm](dim, positions, directions, config.ssm_options)
     return Cost(
-        linears=config.depth * block + ends + condition,
-        convolutions=config.depth * long_conv_flops(1, positions, dim, directions) // 2,
-        kernels=config.depth * directions * dim * positions * config.d_state,
+        linears=config.depth * (block + layer.linears) + ends + condition,
+        mixing=config.depth * layer.mixing,
+        kernels=config.depth * layer.kernels,
         positions=positions,
         tokens=tokens,
     )
@@ -73,7 +74,7 @@ class PublishedDiT:
         block = 12 * tokens * self.dim**2 + 2 * tokens**2 * self.dim + 6 * self.dim**2
         ends = tokens * self.dim * pixels * (4 + 8) + 2 * self.dim**2
         linears = self.depth * block + ends + FREQUENCIES * self.dim + self.dim**2
-        return Cost(linears=linears, convolutions=0, kernels=0, positions=tokens, tokens=tokens)
+        return Cost(linears=linears, mixing=0, kernels=0, positions=tokens, tokens=tokens)
 
 
 DITS = {

@@ -30,6 +30,9 @@ def sample(
         None, help="Guide only the first channels (DiT's published samples: 3)."
     ),
     size: str | None = typer.Option(None, help="Height x width to draw, as 8x16; else as trained."),
+    rate: float = typer.Option(
+        1.0, help="Step of the state space layers, 1 as trained; 0.5 at twice the trained width."
+    ),
     batch_size: int = typer.Option(100, help="Images at a time; does not change them."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1, mps."),
 ) -> None:
@@ -49,8 +52,10 @@ def sample(
         write_npz,
         write_png,
     )
+    from diffussm.ssm.layer import resample
 
     model = load(checkpoint, choose_device(device))
+    resample(model.model, rate)
     wanted = model.config.sampling
     if sampler is not None and sampler != wanted.sampler:
         wanted = replace(wanted, sampler=sampler, steps=None, eta=0.0)

@@ -13,6 +13,7 @@ open, and what we chose, is in docs/choices.md.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -23,11 +24,11 @@ from diffussm.nn.adaln import ModulatedNorm, Modulation
 from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, grid_positions
 from diffussm.nn.hourglass import Contract, Expand
 from diffussm.nn.initialization import initialize, zero
+from diffussm.nn.scan_order import SCANS
 from diffussm.shapes import Condition, Image, Labels, Predicted, Signal, TimeStep
 from diffussm.ssm.bidirectional import Bidirectional
-from diffussm.ssm.s4d import S4D
-
-SSMS = {"s4d": S4D}
+from diffussm.ssm.choices import SSMS, ssm_options
+from diffussm.ssm.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,16 @@ class DiffuSSMConfig:
     """Reading of the paper's matrix shapes, one of MATRICES."""
     bidirectional: bool = True
     """Scan from both ends; otherwise from the first position only."""
+    scan: str = "raster"
+    """Order in which the blocks read the image, one of SCANS."""
     ssm: str = "s4d"
     """State space layer, one of SSMS."""
-    d_state: int = 64
-    """State size N of each channel's system, even."""
-    ssm_init: str = "lin"
-    """Continuous A at birth: lin, inv, legs or real."""
-    discretization: str = "zoh"
-    """zoh or bilinear."""
+    d_state: int | None = None
+    """State size N of each channel's system, even (mamba: any); 64 (mamba: 16) unless given."""
+    ssm_init: str | None = None
+    """Continuous A at birth, one of the layer's inits; the layer's own default unless given."""
+    discretization: str | None = None
+    """One of the layer's discretizations; the layer's own default unless given."""
     dt_min: float = 1e-3
     """Smallest step size at birth; 1 / dt positions are about what a channel remembers."""
     dt_max: float = 1e-1
@@ -87,7 +90,12 @@ class DiffuSSMConfig:
 
     def __post_init__(self):
         choose("matrices", self.matrices, MATRICES)
-        choose("ssm", self.ssm, SSMS)
+        choose("scan", self.scan, SCANS)
+        # what was left to the layer is written down, so that a file says everything
+        options = self.ssm_options
+        object.__setattr__(self, "d_state", options["d_state"])
+        object.__setattr__(self, "ssm_init", options.get("init"))
+        object.__setattr__(self, "discretization", options.get("discretization"))
         for name in ("in_channels", "patch_size", "d_model", "depth", "hourglass_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -100,6 +108,18 @@ class DiffuSSMConfig:
         if self.label_std < 0:
             raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.tokens(*self.size)
+
+    @property
+    def ssm_options(self) -> dict[str, Any]:
+        """Keyword arguments of each state space layer; a ValueError for one it does not have."""
+        return ssm_options(
+            self.ssm,
+            d_state=self.d_state,
+            init=self.ssm_init,
+            discretization=self.discretization,
+            dt_min=self.dt_min,
+            dt_max=self.dt_max,
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -142,11 +162,12 @@ class DiffuSSMBlock(nn.Module):
         self.value = nn.Linear(2 * dim, widths.fused * dim)  # W^2
         self.out = nn.Linear(widths.fused * dim, dim)  # W^3
 
-    def forward(self, x: Signal, condition: Condition) -> Signal:
+    def forward(self, x: Signal, condition: Condition, rows: int = 1) -> Signal:
+        """`rows` above 1: the state space layer reads the image of that many rows by columns."""
         scale, shift, gate = self.modulation(condition)
         h = self.norm(x, scale, shift)
         u = _act(self.up(_act(self.dense(h))))
-        contracted = _act(self.down(self.ssm(u)))
+        contracted = _act(self.down(self.ssm(u, rows)))
         fused = _act(self.value(contracted)) * _act(self.gate(h))
         return x + gate * self.out(fused)
 
@@ -189,8 +210,9 @@ class DiffuSSM(nn.Module):
         x = self.embed(tokens)
         x = x + grid_positions(rows, columns, x.shape[-1], x.device).to(x.dtype)
         condition = self._condition(t, y)
-        for block in self.blocks:
-            x = block(x, condition)
+        read = SCANS[self.config.scan]
+        for number, block in enumerate(self.blocks):
+            x = block(x, condition, read(number, rows))
         shift, scale = self.final_modulation(condition)
         return rearrange(
             self.decode(self.final_norm(x, scale, shift)),
@@ -215,15 +237,8 @@ class DiffuSSM(nn.Module):
         return condition + self.label(y)
 
 
-def _ssm(config: DiffuSSMConfig) -> S4D:
-    return SSMS[config.ssm](
-        config.d_model,
-        d_state=config.d_state,
-        init=config.ssm_init,
-        discretization=config.discretization,
-        dt_min=config.dt_min,
-        dt_max=config.dt_max,
-    )
+def _ssm(config: DiffuSSMConfig) -> Layer:
+    return SSMS[config.ssm].layer(config.d_model, **config.ssm_options)
 
 
 def _act(x: Tensor) -> Tensor:

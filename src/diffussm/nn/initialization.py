@@ -9,13 +9,18 @@ from torch import nn
 from diffussm.nn.adaln import Modulation
 from diffussm.nn.embeddings import TimestepEmbedding
 from diffussm.nn.hourglass import Contract, Expand
+from diffussm.ssm.layer import Layer
 
 TIME_STD = 0.02
 
 
 def initialize(network: nn.Module) -> None:
     """Give every linear of `network` its value at birth; labels and SSMs keep their own."""
+    layers = [module for module in network.modules() if isinstance(module, Layer)]
+    inside = {part for layer in layers for part in layer.modules()}
     for module in network.modules():
+        if module in inside:
+            continue
         if isinstance(module, Expand):
             for piece in module.weight.data.split(module.dim_out):
                 nn.init.xavier_uniform_(piece)

@@ -1,16 +1,16 @@
 """The impulse response of a state space model whose matrix is diagonal minus low rank.
 
-With A = Lambda - P P* and a bilinear step, all that is needed are sums of the diagonal part's poles,
-Cauchy sums, for each pair of X in (C, P*) and Y in (B, P):
+With A = Lambda - P P* and a bilinear step, all that is needed are sums of the diagonal part's
+poles, Cauchy sums, for each pair of X in (C, P*) and Y in (B, P):
 
     k_XY(z) = sum_n w_n / (1 - z p_n) + its conjugate,      w = X Y gain,  p = Lambda_bar
     K(z) = k_CB - s k_CP (1 + s k_PP)^-1 k_PB,              s = (1 + z) / 2            (Woodbury)
 
-K(z) at roots of unity, on a circle of radius r < 1, gives the kernel r^l K_l by an inverse FFT. The
-sums themselves are spectra of impulse responses, hence one `vandermonde` and FFTs. Of k_CB, k_CP and
-k_PB the first `length` terms of their series in z are enough, as later ones reach no kept K_l. k_PP
-stands in a denominator, so it is the whole sum, by the geometric series over all points (z^points =
-r^points on the circle, and p here contains r):
+K(z) at roots of unity, on a circle of radius r < 1, gives the kernel r^l K_l by an inverse FFT.
+The sums themselves are spectra of impulse responses, hence one `vandermonde` and FFTs. Of k_CB,
+k_CP and k_PB the first `length` terms of their series in z are enough, as later ones reach no kept
+K_l. k_PP stands in a denominator, so it is the whole sum, by the geometric series over all points
+(p here contains r, and z is a root of unity):
 
     w / (1 - z p) = sum_{l < points} z^l w p^l / (1 - p^points)
 
@@ -47,24 +47,23 @@ def low_rank_kernel(
     points, log_radius = 2 * length, _log_radius(decay, length)
     decay = decay + log_radius
     wrapped = _wrapped(decay, angle, w_re[:, 1:, 1:], w_im[:, 1:, 1:], length)
-    dim, pairs = w_re.shape[:2]
-    sets = [
-        torch.cat([w.flatten(1, 2), *(half.flatten(1, 2) for half in halves)], dim=1)
+    rank = w_re.shape[1] - 1
+    w_re, w_im = (
+        torch.cat([w[:, 0], w[:, 1:, 0], *(half.flatten(1, 2) for half in halves)], dim=1)
         for w, halves in zip((w_re, w_im), wrapped, strict=True)
-    ]
-    responses = vandermonde(decay, angle, *sets, length)
-    first, both = responses.split([pairs**2, 2 * (pairs - 1) ** 2], dim=1)
-    first = first.unflatten(1, (pairs, pairs))
-    both = both.reshape(dim, 2, pairs - 1, pairs - 1, length).movedim(1, -2).flatten(-2)
+    )
+    responses = vandermonde(decay, angle, w_re, w_im, length)
+    c_b, c_p, p_b, p_p = responses.split([1, rank, rank, 2 * rank**2], dim=1)
+    p_p = p_p.unflatten(1, (2, rank, rank)).movedim(1, -2).flatten(-2)  # one half after the other
 
     s = _half_sum(decay, log_radius, points)
-    c_p, p_b = (torch.fft.rfft(x, n=points) for x in (first[:, 0, 1:], first[:, 1:, 0]))
-    matrix = [list(row.unbind(1)) for row in torch.fft.rfft(both).unbind(1)]
+    left, right = (list(torch.fft.rfft(x, n=points).unbind(1)) for x in (c_p, p_b))
+    matrix = [list(row.unbind(1)) for row in torch.fft.rfft(p_p).unbind(1)]
     for i, row in enumerate(matrix):
         row[i] = row[i] + 1 / s
-    correction = _correction(list(c_p.unbind(1)), matrix, list(p_b.unbind(1)))
+    correction = _correction(left, matrix, right)
     growth = torch.exp(-log_radius * torch.arange(length, dtype=decay.dtype, device=decay.device))
-    return (first[:, 0, 0] - torch.fft.irfft(correction, n=points)[:, :length]) * growth
+    return (c_b[:, 0] - torch.fft.irfft(correction, n=points)[:, :length]) * growth
 
 
 def low_rank_kernel_reference(
@@ -74,7 +73,8 @@ def low_rank_kernel_reference(
     p, w = torch.exp(torch.complex(decay, angle)), torch.complex(w_re, w_im)
     s = _half_sum(decay, log_radius, points)
     poles = 1 / (1 - (2 * s - 1) * p[..., None]), 1 / (1 - (2 * s - 1) * p[..., None].conj())
-    k = sum(torch.einsum("dxyn,dnf->dfxy", *x) for x in ((w, poles[0]), (w.conj(), poles[1])))
+    k = torch.einsum("dxyn,dnf->dfxy", w, poles[0])
+    k = k + torch.einsum("dxyn,dnf->dfxy", w.conj(), poles[1])
     inverse = torch.linalg.inv(torch.eye(k.shape[-1] - 1) / s[:, None, None] + k[..., 1:, 1:])
     correction = k[..., :1, 1:] @ inverse @ k[..., 1:, :1]
     response = torch.fft.irfft((k[..., 0, 0] - correction[..., 0, 0]), n=points)[:, :length]

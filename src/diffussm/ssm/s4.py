@@ -2,31 +2,19 @@
 
     h' = (Lambda - P P*) h + B u,   y = 2 Re(C h) + D u         one of each conjugate pair is kept
 
-This is what HiPPO's matrices are in a basis where their normal part is diagonal. With the bilinear
-step, the transfer function needs only scalar sums of poles, k_XY(z) = sum_l X gain Lambda_bar^l Y z^l:
-
-    K(z) = k_CB - s k_CP (1 + s k_PP)^-1 k_PB,     s = (1 + z) / 2         (Woodbury)
-
-which `cauchy` evaluates at the roots of unity and an inverse FFT turns into the kernel.
-
-The published algorithm cuts K at the length it is trained at, by a C that is tied to that length.
-Here the same weights serve every length: on a circle of radius r < 1 and on more than twice as many
-points as positions, what wraps around is r^points of what it wraps onto. r is chosen so that this
-equals what rounding grows to when r^l is divided out: (machine epsilon)^(2/3), 2e-5 in float32.
+This is what HiPPO's matrices are in a basis where their normal part is diagonal. The step is
+bilinear; the kernel comes from sums of poles and the Woodbury identity (`ops.cauchy`).
 
 Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, section 3
 and appendix C.
 """
-
-import math
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from diffussm.config import choose
-from diffussm.ops.cauchy import cauchy
-from diffussm.ops.long_conv import fft_length
+from diffussm.ops.cauchy import low_rank_kernel
 from diffussm.ssm.discretization import bilinear
 from diffussm.ssm.hippo import HIPPO, normal_plus_low_rank
 from diffussm.ssm.kernel_layer import KernelLayer
@@ -63,26 +51,36 @@ class S4(KernelLayer):
         half = d_state // 2
         system = normal_plus_low_rank(init, d_state)
         decay = -system.eigenvalues[:half].real
-        self.log_decay = ssm_parameter(_channels(decay.clamp(min=SLOWEST_DECAY).log(), dim))
-        self.frequency = ssm_parameter(_channels(system.eigenvalues[:half].imag, dim))
-        self.P = ssm_parameter(_channels(torch.view_as_real(system.P[:, :half].resolve_conj()), dim))
-        self.B = ssm_parameter(_channels(torch.view_as_real(system.B[:half].resolve_conj()), dim))
+
+        def channels(value: Tensor) -> nn.Parameter:
+            return ssm_parameter(value.to(self.log_dt).expand(dim, *value.shape).clone())
+
+        self.log_decay = channels(decay.clamp(min=SLOWEST_DECAY).log())
+        self.frequency = channels(system.eigenvalues[:half].imag)
+        self.P = channels(torch.view_as_real(system.P[:, :half].resolve_conj()))
+        self.B = channels(torch.view_as_real(system.B[:half].resolve_conj()))
         self.C = nn.Parameter(torch.randn(dim, half, 2) * 0.5**0.5)
         self.D = nn.Parameter(torch.randn(dim))
 
     def kernel(self, length: int) -> Float[Tensor, "dim length"]:
         """K_l = C A_bar^l B_bar, float32, without D."""
-        points = fft_length(length)
-        log_radius = math.log(torch.finfo(self.D.dtype).eps) * 2 / 3 / points
-        decay, angle, gain_re, gain_im = self._diagonal()
-        w_re, w_im = self._weights(gain_re, gain_im)
-        k = cauchy(decay + log_radius, angle, w_re, w_im, points)
+        return low_rank_kernel(*self.poles(), length)
 
-        turn = torch.arange(k.shape[-1], device=k.device, dtype=decay.dtype) * 2 * math.pi / points
-        z = torch.polar(torch.exp(log_radius + 0 * turn), -turn)
-        response = torch.fft.irfft(_closed_loop(k, (1 + z) / 2), n=points)[:, :length]
-        lag = torch.arange(length, device=k.device, dtype=decay.dtype)
-        return response * torch.exp(-log_radius * lag)
+    def poles(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of `low_rank_kernel`: poles of the diagonal part's step, their weights.
+
+        The weights are X_n Y_n gain_n for X in (C, P*) and Y in (B, P).
+        """
+        decay, angle, gain_re, gain_im = bilinear(
+            self.dt, -torch.exp(self.log_decay), self.frequency
+        )
+        left = torch.cat([self.C[:, None], self.P * self.P.new_tensor([1.0, -1.0])], dim=1)
+        right = torch.cat([self.B[:, None], self.P], dim=1)
+        x_re, x_im = left[:, :, None].unbind(-1)
+        y_re, y_im = right[:, None].unbind(-1)
+        re, im = x_re * y_re - x_im * y_im, x_re * y_im + x_im * y_re
+        gain_re, gain_im = gain_re[:, None, None], gain_im[:, None, None]
+        return decay, angle, re * gain_re - im * gain_im, re * gain_im + im * gain_re
 
     def initial_state(self, batch: int) -> Complex[Tensor, "batch dim state"]:
         """The state before the first input: nothing remembered."""
@@ -111,42 +109,7 @@ class S4(KernelLayer):
         y = 2 * (torch.view_as_complex(self.C) * state).sum(-1).real
         return (y + self.D * u_t).to(u_t.dtype), state
 
-    def _diagonal(self):
-        return bilinear(self.dt, -torch.exp(self.log_decay), self.frequency)
-
-    def _weights(self, gain_re: Tensor, gain_im: Tensor) -> tuple[Tensor, Tensor]:
-        """X_n Y_n gain_n for X in (C, P*) and Y in (B, P): (dim, 1 + rank, 1 + rank, state)."""
-        left = torch.cat([self.C[:, None], self.P * self.P.new_tensor([1.0, -1.0])], dim=1)
-        right = torch.cat([self.B[:, None], self.P], dim=1)
-        x_re, x_im = left[:, :, None].unbind(-1)
-        y_re, y_im = right[:, None].unbind(-1)
-        re, im = x_re * y_re - x_im * y_im, x_re * y_im + x_im * y_re
-        gain_re, gain_im = gain_re[:, None, None], gain_im[:, None, None]
-        return re * gain_re - im * gain_im, re * gain_im + im * gain_re
-
-
-def _closed_loop(
-    k: Complex[Tensor, "dim inputs outputs frequencies"], s: Complex[Tensor, " frequencies"]
-) -> Complex[Tensor, "dim frequencies"]:
-    """k_CB - s k_CP (1 + s k_PP)^-1 k_PB, by eliminating one column of P after another."""
-    rows = [list(row.unbind(1)) for row in k.unbind(1)]
-    for i, row in enumerate(rows):
-        for j in range(1, len(rows)):
-            row[j] = s * row[j] + (i == j)
-    # The Hermitian part of 1 + s k_PP is at least 1: no pivot is small.
-    for pivot in range(len(rows) - 1, 0, -1):
-        for i in range(pivot):
-            factor = rows[i][pivot] / rows[pivot][pivot]
-            for j in range(pivot):
-                rows[i][j] = rows[i][j] - factor * rows[pivot][j]
-    return rows[0][0]
-
 
 def _products(p: Tensor, state: Tensor) -> Tensor:
     """P* h for each channel, over both halves of each pair: (batch, dim, rank, 1), real."""
     return 2 * (p.conj() * state[:, :, None]).sum(-1, keepdim=True).real
-
-
-def _channels(value: Tensor, dim: int) -> Tensor:
-    """float32, once for each channel."""
-    return value.float().expand(dim, *value.shape).clone()
