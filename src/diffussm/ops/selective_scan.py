@@ -105,14 +105,14 @@ def _kind(u: Tensor) -> torch.dtype:
 
 def _states(dt: Tensor, inputs: Tensor, a: Tensor, A: Tensor, B: Tensor, begin: Tensor) -> Tensor:
     """All states of a group whose decays are `a`, from the state before it."""
-    h = inputs[..., None] * B[..., None, :]
+    h = inputs[..., None, :] * B[..., None]
     states, decays = h.unbind(1), a.unbind(1)
     before = begin[None]
     if len(h) > 1:
         ends = states[0].clone()
         for state, decay in zip(states[1:], decays[1:], strict=True):
             torch.addcmul(state, decay, ends, out=ends)
-        before = _carried(begin, ends, torch.exp(dt.sum(1)[..., None] * A))
+        before = _carried(begin, ends, torch.exp(dt.sum(1)[..., None, :] * A))
     states[0].addcmul_(decays[0], before)
     for i in range(1, len(states)):
         states[i].addcmul_(decays[i], states[i - 1])
@@ -128,7 +128,7 @@ def _adjoint_states(dt: Tensor, g: Tensor, a: Tensor, A: Tensor, end: Tensor) ->
         for i in range(len(adjoints) - 2, -1, -1):
             torch.addcmul(adjoints[i], decays[i + 1], begins, out=begins)
         sent = (begins * decays[0]).flip(0)
-        after = _carried(end, sent, torch.exp(dt.sum(1)[..., None] * A).flip(0)).flip(0)
+        after = _carried(end, sent, torch.exp(dt.sum(1)[..., None, :] * A).flip(0)).flip(0)
     adjoints[-1].add_(after)
     for i in range(len(adjoints) - 2, -1, -1):
         adjoints[i].addcmul_(decays[i + 1], adjoints[i + 1])
@@ -148,14 +148,14 @@ def _selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """y, and the state before each group."""
     kind, y = _kind(u), torch.empty_like(u, memory_format=torch.contiguous_format)
-    A = A.to(kind)
+    groups, A = _groups(u, A), A.to(kind).T.contiguous()
     h, begins = A.new_zeros(len(u), *A.shape), []
-    for group in _groups(u, A):
+    for group in groups:
         begins.append(h)
         steps, inputs, b, c = (group.take(x, kind) for x in (dt, u, B, C))
-        a = (steps[..., None] * A).exp_()
+        a = (steps[..., None, :] * A).exp_()
         states = _states(steps, steps * inputs, a, A, b, h)
-        group.put(y, (states @ c[..., None])[..., 0])
+        group.put(y, (c[..., None, :] @ states)[..., 0, :])
         h = states[-1, -1].clone()
     return y, torch.stack(begins)
 
@@ -164,7 +164,7 @@ def _selective_scan(
 def _(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     groups = len(list(_groups(u, A)))
     return torch.empty_like(u, memory_format=torch.contiguous_format), A.new_empty(
-        groups, len(u), *A.shape, dtype=_kind(u)
+        groups, len(u), *A.T.shape, dtype=_kind(u)
     )
 
 
@@ -172,22 +172,23 @@ def _(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, T
 def _selective_scan_backward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, begins: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    kind, rates = _kind(u), A.to(_kind(u))
+    kind = _kind(u)
+    rates = A.to(kind).T.contiguous()
     du, ddt, dB, dC = (
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, dt, B, C)
     )
     dA, end = torch.zeros_like(rates), torch.zeros_like(begins[0])
     for group, begin in reversed(list(zip(_groups(u, A), begins, strict=True))):
         steps, inputs, b, c, dout = (group.take(x, kind) for x in (dt, u, B, C, dy))
-        a = (steps[..., None] * rates).exp_()
+        a = (steps[..., None, :] * rates).exp_()
         states = _states(steps, steps * inputs, a, rates, b, begin)
-        group.put(dC, (dout[..., None, :] @ states)[..., 0, :])
+        group.put(dC, (states @ dout[..., None])[..., 0])
 
-        g = dout[..., None] * c[..., None, :]
+        g = dout[..., None, :] * c[..., None]
         _adjoint_states(steps, g, a, rates, end)
         end = g[0, 0] * a[0, 0]
-        group.put(dB, ((steps * inputs)[..., None, :] @ g)[..., 0, :])
-        through_input = (g @ b[..., None])[..., 0]  # with respect to dt u
+        group.put(dB, (g @ (steps * inputs)[..., None])[..., 0])
+        through_input = (b[..., None, :] @ g)[..., 0, :]  # with respect to dt u
         group.put(du, through_input * steps)
 
         # with respect to dt A, in place: g a h_{t-1}, positions in order
@@ -195,12 +196,10 @@ def _selective_scan_backward(
         earlier = states.flatten(0, 1)
         flat[1:].mul_(earlier[:-1])
         flat[0].mul_(begin)
-        by_channel = flat.flatten(0, 1).transpose(0, 1)  # dim, positions, state
-        times = steps.flatten(0, 2).T[:, None]  # dim, 1, positions
-        dA += (times @ by_channel)[:, 0]
-        through_decay = (by_channel @ rates[..., None])[..., 0].T.reshape(steps.shape)
+        dA += torch.mul(flat, steps.flatten(0, 1)[..., None, :], out=earlier).sum((0, 1))
+        through_decay = torch.mul(flat, rates, out=earlier).sum(-2).reshape(steps.shape)
         group.put(ddt, through_input * inputs + through_decay)
-    return du, ddt, dA.to(A.dtype), dB, dC
+    return du, ddt, dA.T.to(A.dtype).contiguous(), dB, dC
 
 
 @_selective_scan_backward.register_fake
