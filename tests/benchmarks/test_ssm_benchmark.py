@@ -35,7 +35,7 @@ def test_every_comparison_runs(benchmark):
 
 
 def test_the_scan_s_memory_holds_its_inputs_and_outputs(benchmark):
-    line = benchmark.scan_memory(2, 32, 8, length=128)
+    line = benchmark.scan_memory(2, 96, 16, length=512)
     ratio = float(line.strip("| ").split("|")[-1])
     assert 1 < ratio < 3
 

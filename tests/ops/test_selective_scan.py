@@ -146,12 +146,14 @@ class PeakMemory(TorchDispatchMode):
 def test_memory_stays_below_three_times_inputs_and_outputs(length):
     arguments = inputs(length, batch=2, dim=96, state=16, kind=torch.float32)
     needed = 2 * sum(x.nbytes for x in arguments)  # and their gradients
-    with PeakMemory() as memory:
-        y = selective_scan(*arguments)
-        torch.autograd.grad(y, arguments, torch.ones_like(y))
+    arguments = [x.detach() for x in arguments]
+    with PeakMemory() as memory:  # the operators' own functions: a mode does not see into them
+        y, begins = module._selective_scan._init_fn(*arguments)
+        module._selective_scan_backward._init_fn(*arguments, begins, y)
     needed += 2 * y.nbytes
-    assert memory.peak > y.nbytes  # it sees inside the operator
-    assert memory.peak + sum(x.nbytes for x in arguments) < 3 * needed
+    whole = y.nbytes * 16  # one number for each position, channel and state
+    assert needed / 2 < memory.peak + sum(x.nbytes for x in arguments) < 3 * needed
+    assert memory.peak < whole
 
 
 def test_flops_are_counted():

@@ -31,8 +31,6 @@ BUFFER = {"cpu": 2**20, "cuda": 2**27}
 """Numbers in a group's buffer: cache on a CPU, few launches on a GPU."""
 LANES = {"cpu": 2**14, "cuda": 2**21}
 """Numbers that one step of all chunks should touch at least."""
-SHARE = 2
-"""A group's buffer is at most this many times as large as u."""
 FEWEST = 16
 """Positions of a group, at least."""
 
@@ -92,7 +90,8 @@ def _groups(u: Tensor, A: Tensor) -> Iterator[_Group]:
     numbers = batch * dim * state
     kind = u.device.type if u.device.type in BUFFER else "cpu"
     chunks = min(max(1, LANES[kind] // numbers), max(1, int((BUFFER[kind] / numbers) ** 0.5)))
-    size = max(FEWEST, min(BUFFER[kind] // numbers, SHARE * length // state))
+    # length / state positions have as many states as u has numbers
+    size = max(FEWEST, min(BUFFER[kind] // numbers, length // state))
     size = -(-size // chunks) * chunks
     for first in range(0, length, size):
         last = min(first + size, length)
