@@ -90,6 +90,26 @@ def test_float32_loses_little(init, method):
     assert (single - double).abs().max() < 1e-3 * double.abs().max()
 
 
+def growing(state):
+    a, b = HIPPO["legs"](state)
+    return a + 2 * torch.eye(state).double(), b
+
+
+@pytest.mark.parametrize("train_A", [False, True])
+def test_an_unstable_a_gets_a_sentence(train_A, monkeypatch):
+    monkeypatch.setitem(lssl.INITS, "growing", growing)
+    with pytest.raises(ValueError, match=r"A of init 'growing' is unstable: .* eigenvalue 1\.5"):
+        LSSL(2, d_state=8, init="growing", train_A=train_A)
+
+
+def test_a_fixed_a_that_is_not_finite_is_refused():
+    layer = LSSL(2, d_state=4)
+    state = layer.state_dict()
+    state["fixed_A"] = state["fixed_A"] * float("inf")
+    with pytest.raises(ValueError, match=r"fixed_A holds -?inf"):
+        layer.load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -76,7 +76,7 @@ def check_steps(dt_min: float, dt_max: float) -> None:
 
 
 def _refuse_non_finite(module: nn.Module, _keys: object) -> None:
-    for name, parameter in module.named_parameters():
-        if not parameter.is_meta and not parameter.isfinite().all():
-            value = parameter[~parameter.isfinite()][0].item()
+    for name, values in [*module.named_parameters(), *module.named_buffers()]:
+        if not values.is_meta and not values.isfinite().all():
+            value = values[~values.isfinite()][0].item()
             raise ValueError(f"{name} holds {value}; these weights cannot be used")

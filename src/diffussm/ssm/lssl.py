@@ -71,7 +71,15 @@ class LSSL(KernelLayer):
         if d_state < 1:
             raise ValueError(f"d_state must be at least 1, not {d_state}")
         self._discretize = choose("discretization", discretization, DENSE_DISCRETIZATIONS)
-        a, b = choose("LSSL init", init, INITS)(d_state)
+        with torch.device("cpu"):  # values are checked below, also where a model is only sized up
+            a, b = choose("LSSL init", init, INITS)(d_state)
+            growth = torch.linalg.eigvalsh((a + a.T) / 2)[-1].item()
+        if not growth < 1e-9 * a.abs().max().item():
+            raise ValueError(
+                f"the A of init {init!r} is unstable: its symmetric part has an eigenvalue "
+                f"{growth:.3g}, and the largest allowed is 0"
+            )
+        a, b = a.to(self.log_dt.device), b.to(self.log_dt.device)
         self.train_A = train_A
         if train_A:
             self.skew = ssm_parameter((torch.triu(a - a.T, diagonal=1) / 2).float())
