@@ -6,18 +6,15 @@ poles, Cauchy sums, for each pair of X in (C, P*) and Y in (B, P):
     k_XY(z) = sum_n w_n / (1 - z p_n) + its conjugate,      w = X Y gain,  p = Lambda_bar
     K(z) = k_CB - s k_CP (1 + s k_PP)^-1 k_PB,              s = (1 + z) / 2            (Woodbury)
 
-K(z) at roots of unity, on a circle of radius r < 1, gives the kernel r^l K_l by an inverse FFT.
-The sums themselves are spectra of impulse responses, hence one `vandermonde` and FFTs. Of k_CB,
-k_CP and k_PB the first `length` terms of their series in z are enough, as later ones reach no kept
-K_l. k_PP stands in a denominator, so it is the whole sum, by the geometric series over all points
-(p here contains r, and z is a root of unity):
-
-    w / (1 - z p) = sum_{l < points} z^l w p^l / (1 - p^points)
+K(z) at the 2 length-th roots of unity, on a circle of radius r < 1, gives r^l K_l by an inverse
+FFT. The sums are spectra of impulse responses, sum_l w p^l z^l, hence one `vandermonde` and FFTs.
+Of k_CB, k_CP and k_PB the first `length` terms are enough: later ones reach no K_l that is kept.
+k_PP stands in a denominator, so it is summed over all points; what is left out is r^points of it.
 
 The published algorithm cuts the series at the trained length by a C that is tied to that length.
-Here the same weights serve every length: on 2 length points, what wraps around is r^points of what
-it wraps onto, and rounding grows by r^-length where r^l is divided out. r makes the two equal:
-(machine epsilon)^(2/3), which is 2e-5 in float32 and 4e-11 in float64.
+Here the same weights serve every length: what wraps around is r^points of what it wraps onto, and
+rounding grows by r^-length where r^l is divided out. r makes the two equal: (machine
+epsilon)^(2/3), which is 2e-5 in float32 and 4e-11 in float64.
 
 Gu, Goel and Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, section
 3.2 and appendix C.3; the circle and the evaluation by one Vandermonde product are ours.
@@ -32,7 +29,6 @@ from torch import Tensor
 from diffussm.ops.vandermonde import Kernel, Modes, vandermonde
 
 Weights = Float[Tensor, "dim pairs pairs state"]
-Sums = Complex[Tensor, "dim pairs pairs frequencies"]
 
 
 def low_rank_kernel(
@@ -46,11 +42,11 @@ def low_rank_kernel(
     """
     points, log_radius = 2 * length, _log_radius(decay, length)
     decay = decay + log_radius
-    wrapped = _wrapped(decay, angle, w_re[:, 1:, 1:], w_im[:, 1:, 1:], length)
     rank = w_re.shape[1] - 1
+    late_re, late_im = _times_power(decay, angle, w_re[:, 1:, 1:], w_im[:, 1:, 1:], length)
     w_re, w_im = (
-        torch.cat([w[:, 0], w[:, 1:, 0], *(half.flatten(1, 2) for half in halves)], dim=1)
-        for w, halves in zip((w_re, w_im), wrapped, strict=True)
+        torch.cat([w[:, 0], w[:, 1:, 0], w[:, 1:, 1:].flatten(1, 2), late.flatten(1, 2)], dim=1)
+        for w, late in ((w_re, late_re), (w_im, late_im))
     )
     responses = vandermonde(decay, angle, w_re, w_im, length)
     c_b, c_p, p_b, p_p = responses.split([1, rank, rank, 2 * rank**2], dim=1)
@@ -94,16 +90,12 @@ def _half_sum(like: Tensor, log_radius: float, points: int) -> Complex[Tensor, "
     return (1 + torch.polar(torch.full_like(turn, math.exp(log_radius)), turn)) / 2
 
 
-def _wrapped(decay: Tensor, angle: Tensor, w_re: Tensor, w_im: Tensor, length: int):
-    """w / (1 - p^(2 length)) and p^length times that: the sum's two halves, real and imaginary."""
+def _times_power(decay: Tensor, angle: Tensor, w_re: Tensor, w_im: Tensor, length: int):
+    """w p^length, real and imaginary: the weights of the same sum, `length` positions later."""
     decay, angle = length * decay[:, None, None], length * angle[:, None, None]
     size = torch.exp(decay)
     p_re, p_im = size * torch.cos(angle), size * torch.sin(angle)
-    re, im = 1 - p_re**2 + p_im**2, -2 * p_re * p_im
-    square = re**2 + im**2
-    early = (w_re * re + w_im * im) / square, (w_im * re - w_re * im) / square
-    late = early[0] * p_re - early[1] * p_im, early[0] * p_im + early[1] * p_re
-    return (early[0], late[0]), (early[1], late[1])
+    return w_re * p_re - w_im * p_im, w_re * p_im + w_im * p_re
 
 
 def _correction(left: list[Tensor], matrix: list[list[Tensor]], right: list[Tensor]) -> Tensor:
