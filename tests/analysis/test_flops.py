@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffussm.analysis.flops import DITS, diffussm_cost
+from diffussm.analysis.flops import COSTS, cost, diffussm_cost
 from diffussm.analysis.ssm_flops import SSM_COSTS, krylov_products
-from diffussm.models import DiffuSSMConfig, build, create_model, model_config
+from diffussm.models import MODELS, DiffuSSMConfig, build, create_model, model_config
+from diffussm.models.dit import DiTConfig
+from diffussm.models.dit_blocks import CONDITIONINGS
 from diffussm.ops.krylov import krylov
 from diffussm.ssm.choices import SSMS
 
@@ -114,20 +116,34 @@ def test_sizes_that_do_not_fit():
 
 # Peebles and Xie, 2023, and their code at twice the side
 PUBLISHED = [("DiT-S/2", 32, 6.06), ("DiT-L/2", 32, 80.7), ("DiT-XL/2", 32, 118.6)]
+PUBLISHED += [("DiT-B/2", 32, 23.0)]
 PUBLISHED += [("DiT-XL/2", 64, 524.5)]
 
 
 @pytest.mark.parametrize(("name", "size", "giga"), PUBLISHED)
 def test_dit_costs_what_is_published(name, size, giga):
-    cost = DITS[name].cost(size, size)
-    assert cost.total == pytest.approx(giga * 1e9, rel=0.002)
-    assert cost.tokens == (size // 2) ** 2
+    counted = cost(model_config(name, {}), size, size)
+    assert counted.total == pytest.approx(giga * 1e9, rel=0.005)
+    assert counted.tokens == (size // 2) ** 2
 
 
-def test_dit_parameters_are_their_shapes():
-    for dit in DITS.values():
-        dim = dit.dim
-        block = 18 * dim**2 + 15 * dim  # attention 4, perceptron 8, modulation 6; their biases
-        ends = 256 * dim + dim**2 + 2 * dim + 1001 * dim + 256 * dim  # time, label, positions
-        ends += 16 * dim + dim + 2 * dim**2 + 2 * dim + 32 * dim + 32  # patches in, pixels out
-        assert dit.parameters == dit.depth * block + ends
+@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_the_formula_counts_every_dit(conditioning, classes):
+    options = {"input_size": 8, "d_model": 16, "depth": 2, "num_heads": 2, "num_classes": classes}
+    config = DiTConfig(conditioning=conditioning, **options)
+    network = build(config)
+    labels = torch.zeros(1, dtype=torch.long) if classes else None
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.randn(1, 4, 4, 8), torch.zeros(1).long(), labels)
+    flops = counter.get_flop_counts()["Global"]
+    counted = cost(config, 4, 8)
+    assert counted.linears == (flops.get(aten.addmm, 0) + flops.get(aten.mm, 0)) / 2
+    length, told = counted.positions, 2 if classes else 1
+    read = told if conditioning == "cross-attention" else 0
+    assert counted.mixing == 2 * 2 * length * (length + read) * 16  # no counter sees it on a CPU
+    assert counted.tokens == 8 == length - (told if conditioning == "in-context" else 0)
+
+
+def test_every_model_has_a_cost():
+    assert COSTS.keys() == {config for _, config in MODELS.values()}

@@ -13,6 +13,7 @@ from diffussm.diffusion import SAMPLERS, Sampling
 from diffussm.generation import to_uint8
 from diffussm.models import create_model
 from diffussm.models.diffussm import SSMS
+from diffussm.models.dit_blocks import CONDITIONINGS
 
 
 def test_train_writes_a_run_and_says_where(tmp_path, tiny_train):
@@ -128,6 +129,17 @@ def test_every_layer_trains_and_samples(tmp_path, tiny_train, diffussm, ssm):
     assert tiny_train(run, f"model.ssm={ssm}").code == 0
     assert diffussm("sample", run, "--out", tmp_path / "a.png", "--seeds", "0-3").code == 0
     assert f"{ssm} in both directions" in diffussm("info", run).out
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_dit_trains_and_samples(tmp_path, diffussm, conditioning):
+    run, settings = tmp_path / "run", [f"model.conditioning={conditioning}", "model.d_model=16"]
+    settings += ["model.depth=1", "training.images=20", "training.batch_size=10"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert diffussm("train", "digits-dit", "--out", run, *options).code == 0
+    words = ["--out", tmp_path / "a.png", "--seeds", "0-3", "--steps", "2", "--size", "6x10"]
+    assert diffussm("sample", run, *words).code == 0
+    assert f"patch 2, {conditioning}" in diffussm("info", run).out
 
 
 def test_another_rate_draws_another_picture(tmp_path, trained, diffussm):

@@ -51,13 +51,13 @@ def test_xl_has_the_published_size(matrices, count):
 def test_every_preset_builds_and_runs(name):
     with torch.device("meta"):
         assert type(build(model_config(name, {}))) is MODELS[PRESETS[name][0]][0]
-    small = create_model(name, input_size=4, num_classes=10, d_model=16, depth=1)
+    small = create_model(name, input_size=8, num_classes=10, d_model=48, depth=1)
     t, y = torch.tensor([0, 999]), torch.tensor([0, 10])
-    assert small(torch.randn(2, 4, 4, 4), t, y).shape == (2, 8, 4, 4)
+    assert small(torch.randn(2, 4, 8, 8), t, y).shape == (2, 8, 8, 8)
 
 
 def test_published_widths_and_depths():
-    sizes = {name: model_config(name, {}) for name in PRESETS}
+    sizes = {name: model_config(name, {}) for name in PRESETS if "DiffuSSM" in name}
     assert (sizes["DiffuSSM-S"].d_model, sizes["DiffuSSM-L"].d_model) == (384, 768)
     assert (sizes["DiffuSSM-XL"].d_model, sizes["DiffuSSM-XL"].depth) == (1152, 29)
 

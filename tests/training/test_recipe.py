@@ -44,7 +44,7 @@ MISTAKES = [
     ("model", "name", "DifuSSM-S", "did you mean 'DiffuSSM-S'"),
     ("model", "name", 5, "set model.name"),
     ("model", "matrices", "total", "did you mean 'totals'"),
-    ("model", "ssm", "s4", "did you mean 's4d'"),
+    ("model", "ssm", "s5", "did you mean 's4'"),
     ("diffusion", "schedule", "liner", "did you mean 'linear'"),
     ("diffusion", "prediction", "epsilon", "unknown prediction type 'epsilon'"),
     ("training", "weighting", "minsnr", "did you mean 'min-snr'"),

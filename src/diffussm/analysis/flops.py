@@ -4,10 +4,13 @@ Counters miss FFTs and some attention kernels, so costs here are arithmetic, che
 against counted ones where a counter can see. As in the literature a "Gflop" is 1e9 multiply-adds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from diffussm.analysis.ssm_flops import SSM_COSTS
 from diffussm.models.diffussm import MATRICES, DiffuSSMConfig
+from diffussm.models.dit import DiTConfig
 from diffussm.nn.embeddings import FREQUENCIES
 
 
@@ -18,7 +21,7 @@ class Cost:
     linears: int
     """Matrix products."""
     mixing: int
-    """What carries information along the sequence: FFTs and spectra of convolutions, or scans."""
+    """What carries information along the sequence: FFTs of convolutions, scans, attention."""
     kernels: int
     """Making the kernels: once a batch in training, once in all while sampling."""
     positions: int
@@ -58,28 +61,39 @@ def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedDiT:
-    """A DiT as published, for comparison; Peebles and Xie, 2023, table 4."""
+def dit_cost(config: DiTConfig, height: int, width: int) -> Cost:
+    """Cost of a DiT on one latent of `height` x `width`; ValueError where it does not fit."""
+    rows, columns = config.tokens(height, width)
+    dim, tokens = config.d_model, rows * columns
+    told = 2 if config.num_classes else 1
+    among = told if config.conditioning == "in-context" else 0
+    length = tokens + among
+    pixels = config.patch_size**2 * config.in_channels
+    outputs = pixels * (2 if config.learned_variance else 1)
 
-    dim: int
-    depth: int
-    patch: int
-    parameters: int
+    linears = length * (4 * dim**2 + 2 * dim * config.mlp_width)
+    products = 2 * length**2 * dim
+    if config.conditioning == "cross-attention":
+        linears += 2 * tokens * dim**2 + 2 * told * dim**2
+        products += 2 * tokens * told * dim
+    modulation = {"adaln-zero": 6, "adaln": 4}.get(config.conditioning, 0) * dim**2
+    final = 2 * dim**2 if modulation else 0
+    ends = tokens * dim * (pixels + outputs) + final + FREQUENCIES * dim + dim**2
+    return Cost(
+        linears=config.depth * (linears + modulation) + ends,
+        mixing=config.depth * products,
+        kernels=0,
+        positions=length,
+        tokens=tokens,
+    )
 
-    def cost(self, height: int, width: int) -> Cost:
-        """Blocks, attention products and final layer on one latent, 4 channels in and 8 out."""
-        tokens = (height // self.patch) * (width // self.patch)
-        pixels = self.patch**2
-        block = 12 * tokens * self.dim**2 + 2 * tokens**2 * self.dim + 6 * self.dim**2
-        ends = tokens * self.dim * pixels * (4 + 8) + 2 * self.dim**2
-        linears = self.depth * block + ends + FREQUENCIES * self.dim + self.dim**2
-        return Cost(linears=linears, mixing=0, kernels=0, positions=tokens, tokens=tokens)
 
-
-DITS = {
-    "DiT-S/2": PublishedDiT(dim=384, depth=12, patch=2, parameters=32_963_360),
-    "DiT-L/2": PublishedDiT(dim=1024, depth=24, patch=2, parameters=458_102_816),
-    "DiT-XL/2": PublishedDiT(dim=1152, depth=28, patch=2, parameters=675_129_632),
+COSTS: dict[type, Callable[[Any, int, int], Cost]] = {
+    DiffuSSMConfig: diffussm_cost,
+    DiTConfig: dit_cost,
 }
-"""The published counterparts of DiffuSSM-S, L and XL."""
+
+
+def cost(config: Any, height: int, width: int) -> Cost:
+    """Cost of the model of any config on one image or latent; ValueError where it does not fit."""
+    return COSTS[type(config)](config, height, width)

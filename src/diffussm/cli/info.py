@@ -16,42 +16,32 @@ def info(
 
     Presets work on latents with an eighth of an image's side; DiT's stand beside them.
     """
-    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from diffussm.analysis.flops import DITS, diffussm_cost
+    from diffussm.analysis.flops import cost
     from diffussm.checkpoint import load_model
-    from diffussm.models import PRESETS, build, model_config
-    from diffussm.ssm.layer import Layer
+    from diffussm.models import PRESETS, model_config
 
     if model in PRESETS or not Path(model).exists():
         config, reduction, trained = model_config(model, {"ssm": ssm} if ssm else {}), 8, ""
         sizes = _sizes(size or "256,512,1024")
-        with torch.device("meta"):
-            network = build(config)
+        network = _sized_up(config)
     elif ssm:
         raise ValueError(f"{model} has been trained with its layer: --ssm is for presets")
     else:
         network, header = load_model(model)
         config, reduction, trained = header.model, 1, f", {header.images:,} images seen"
         sizes = _sizes(size) if size else [config.size]
-    parameters = _numel(network)
-    layers = sum(_numel(part) for part in network.modules() if isinstance(part, Layer))
     console = Console(highlight=False)
-    console.print(
-        f"{model}: {parameters:,} parameters, width {config.d_model}, {config.depth} blocks, "
-        f"M = {config.hourglass_ratio}, {config.ssm}{trained}"
-    )
-    ways = "both directions" if config.bidirectional else "one direction"
-    console.print(
-        f"{config.ssm} in {ways}, state size {config.ssm_options['d_state']}: "
-        f"{layers:,} of the parameters"
-    )
+    said = f"{model}: {_numel(network):,} parameters, {_described(config)}{trained}"
+    console.print(said, soft_wrap=True)
+    if hasattr(config, "ssm"):
+        console.print(_mixer(config, network))
     beside = model.replace("DiffuSSM", "DiT") + "/2"  # DiffuSSM-XL stands beside DiT-XL/2
-    dit = DITS.get(beside)
+    other = model_config(beside, {}) if beside in PRESETS and beside != model else None
     names = ["pixels", "length", "tokens", "total", "mixing", "kernels"]
-    names += [beside, "its tokens", "ratio"] if dit else []
+    names += [beside, "its tokens", "ratio"] if other else []
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for column in table.columns:
         column.justify = "right"
@@ -60,19 +50,52 @@ def info(
             raise ValueError(
                 f"{height}x{width} pixels have no latent: sides must be multiples of {reduction}"
             )
-        cost = diffussm_cost(config, height // reduction, width // reduction)
-        row = [f"{height}x{width}", f"{cost.positions:,}", f"{cost.tokens:,}"]
-        row += [_giga(cost.total), _giga(cost.mixing), _giga(cost.kernels)]
-        if dit:
-            other = dit.cost(height // reduction, width // reduction)
-            row += [_giga(other.total), f"{other.tokens:,}", f"{cost.total / other.total:.2f}"]
+        latent = height // reduction, width // reduction
+        ours = cost(config, *latent)
+        row = [f"{height}x{width}", f"{ours.positions:,}", f"{ours.tokens:,}"]
+        row += [_giga(ours.total), _giga(ours.mixing), _giga(ours.kernels)]
+        if other:
+            theirs = cost(other, *latent)
+            row += [_giga(theirs.total), f"{theirs.tokens:,}", f"{ours.total / theirs.total:.2f}"]
         table.add_row(*row)
     console.print(table)
-    console.print("Giga-multiply-adds of one image, by formula; length: positions the SSM scans.")
-    console.print("mixing: what carries information along the sequence, by FFTs or a scan.")
+    console.print("Giga-multiply-adds of one image, by formula; length: positions that are mixed.")
+    console.print("mixing: what carries information along them, by FFTs, a scan or attention.")
     console.print("kernels: made once a batch (once in all to sample), and not in the total.")
-    if dit:
-        console.print(f"{beside} as published has {dit.parameters:,} parameters.")
+    if other:
+        fixed = sum(buffer.numel() for buffer in _sized_up(other).buffers())
+        parameters = _numel(_sized_up(other)) + fixed
+        console.print(f"{beside} has {parameters:,} parameters, fixed positions included.")
+
+
+def _sized_up(config):
+    """The network of a config without its weights."""
+    import torch
+
+    from diffussm.models import build
+
+    with torch.device("meta"):
+        return build(config)
+
+
+def _described(config) -> str:
+    """The settings that make a model the size it is."""
+    said = [f"width {config.d_model}", f"{config.depth} blocks", f"patch {config.patch_size}"]
+    if hasattr(config, "hourglass_ratio"):
+        said.append(f"M = {config.hourglass_ratio}")
+    if hasattr(config, "conditioning"):
+        said.append(config.conditioning)
+    return ", ".join(said)
+
+
+def _mixer(config, network) -> str:
+    """Which state space layer there is, and what it weighs."""
+    from diffussm.ssm.layer import Layer
+
+    layers = sum(_numel(part) for part in network.modules() if isinstance(part, Layer))
+    ways = "both directions" if config.bidirectional else "one direction"
+    state = config.ssm_options["d_state"]
+    return f"{config.ssm} in {ways}, state size {state}: {layers:,} of the parameters"
 
 
 def _numel(network) -> int:

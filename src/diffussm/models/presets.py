@@ -6,8 +6,12 @@ from torch import nn
 
 from diffussm.config import choose, from_dict, unknown
 from diffussm.models.diffussm import DiffuSSM, DiffuSSMConfig
+from diffussm.models.dit import DIT_PRESETS, DiT, DiTConfig
 
-MODELS: dict[str, tuple[type[nn.Module], type]] = {"DiffuSSM": (DiffuSSM, DiffuSSMConfig)}
+MODELS: dict[str, tuple[type[nn.Module], type]] = {
+    "DiffuSSM": (DiffuSSM, DiffuSSMConfig),
+    "DiT": (DiT, DiTConfig),
+}
 
 # Widths of S and XL and the depth of XL are the paper's; its L is a misprint (786), and the other
 # depths are DiT's plus the one layer that XL has over DiT-XL.
@@ -16,7 +20,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "DiffuSSM-S": ("DiffuSSM", {"d_model": 384, "depth": 13}),
     "DiffuSSM-L": ("DiffuSSM", {"d_model": 768, "depth": 25}),
     "DiffuSSM-XL": ("DiffuSSM", {"d_model": 1152, "depth": 29}),
-}
+    "DiT": ("DiT", {}),
+} | {name: ("DiT", options) for name, options in DIT_PRESETS.items()}
 
 
 def model_config(name: str, options: dict[str, Any], where: str = "") -> Any:

@@ -1,0 +1,1 @@
+"""Other people's files and objects, in and out."""
