@@ -71,7 +71,10 @@ def _check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
 
 
 class _Group:
-    """Some positions as K chunks of T: tensors are (K, T, batch, ...), in float32 or finer."""
+    """Some positions as K chunks of T: tensors are (K, T, batch, ...), in float32 or finer.
+
+    States, and A with them, are (state, dim) from here on: channels lie side by side.
+    """
 
     def __init__(self, first: int, last: int, chunks: int):
         self.positions, self.chunks = slice(first, last), chunks
