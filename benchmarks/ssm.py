@@ -6,14 +6,12 @@ Kernels, scans and whole layers, forward and backward, float32. What is compared
 timed only if values and every gradient agree. A last table has the scan's peak memory.
 """
 
-import weakref
 from functools import partial
 
 import torch
+from memory import PeakMemory
 from timing import Row, agree, alternate, both_ways, compare, run, table
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from diffussm.ops.cauchy import low_rank_kernel, low_rank_kernel_reference
 from diffussm.ops.selective_scan import _selective_scan as forward
@@ -81,33 +79,6 @@ def parallel_against_sequential(batch: int, dim: int, state: int, length: int, r
     what = f"batch {batch}, D = {dim}, N = {state}, L = {length}"
     sides = [partial(both_ways, f, inputs) for f in (selective_scan, selective_scan_reference)]
     return compare(what, *sides, repeats)
-
-
-class PeakMemory(TorchDispatchMode):
-    """The most bytes that tensors made inside held at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak, self._seen = 0, 0, weakref.WeakSet()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage) -> None:
-        if storage in self._seen:
-            return
-        self._seen.add(storage)
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._free, size)
-
-    def _free(self, size: int) -> None:
-        self.live -= size
 
 
 def scan_memory(batch: int, dim: int, state: int, length: int) -> str:

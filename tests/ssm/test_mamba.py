@@ -5,6 +5,8 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from diffussm.ssm.layer import resample
@@ -47,8 +49,22 @@ def recurrence(layer, u):
 def test_equals_its_recurrence(length, options):
     layer, u = layer_of(**options), torch.randn(2, length, 3).double()
     expected = torch.stack([recurrence(layer, sequence) for sequence in u])
-    size = expected.abs().max().item()
-    torch.testing.assert_close(layer(u), expected, rtol=1e-9, atol=1e-9 * size)
+    close = {"rtol": 1e-9, "atol": 1e-9 * expected.abs().max().item()}
+    torch.testing.assert_close(layer(u), expected, **close)
+    state, answers = layer.initial_state(2), []
+    for u_t in u.unbind(1):
+        y_t, state = layer.step(u_t, state)
+        answers.append(y_t)
+    torch.testing.assert_close(torch.stack(answers, dim=1), expected, **close)
+
+
+def test_a_change_leaves_earlier_answers_exactly_as_they_were():
+    layer, u = layer_of(), torch.randn(2, 70, 3).double()
+    before = layer(u)
+    for position in (1, 8, 9, 69):
+        other = u.clone()
+        other[:, position] += 1
+        assert torch.equal(layer(other)[:, :position], before[:, :position])
 
 
 def test_names_and_shapes_are_the_published_ones():
@@ -133,6 +149,28 @@ def test_under_autocast_steps_and_states_stay_float32():
         _, state = layer.step(torch.randn(2, 8), layer.initial_state(2))
     assert (dt.dtype, b.dtype) == (torch.float32, torch.bfloat16)
     assert (state.conv.dtype, state.ssm.dtype) == (torch.float32, torch.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    log_dt=st.floats(math.log(1e-5), math.log(1e2)),
+    log_rate=st.floats(math.log(1e-4), math.log(1e3)),
+    length=st.integers(1, 70),
+    seed=st.integers(0, 100),
+)
+def test_no_step_and_no_decay_overflow_under_autocast(log_dt, log_rate, length, seed):
+    torch.manual_seed(seed)
+    layer = Mamba(4)
+    with torch.no_grad():
+        dt = torch.tensor(log_dt, dtype=torch.float64).exp()
+        layer.dt_proj.bias.fill_((dt + torch.log(-torch.expm1(-dt))).item())  # softplus^-1
+        layer.A_log.fill_(log_rate)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(torch.randn(2, length, 4))
+        y.float().square().mean().backward()
+    assert y.isfinite().all()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.isfinite().all(), name
 
 
 @pytest.mark.parametrize("part", MambaState._fields)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffussm.config import choose
 from diffussm.nn.adaln import ModulatedNorm, Modulation
-from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, grid_positions
+from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, check_labels, grid_positions
 from diffussm.nn.hourglass import Contract, Expand
 from diffussm.nn.initialization import initialize, zero
 from diffussm.nn.scan_order import SCANS
@@ -224,17 +224,9 @@ class DiffuSSM(nn.Module):
         )
 
     def _condition(self, t: Tensor, y: Tensor | None) -> Tensor:
+        check_labels(y, self.config.num_classes)
         condition = self.time(t)
-        if self.label is None:
-            if y is not None:
-                raise ValueError("this model is unconditional (num_classes 0): give no labels")
-            return condition
-        if y is None:
-            raise ValueError(
-                f"this model needs labels 0..{self.config.num_classes - 1} "
-                f"({self.config.num_classes} for no label)"
-            )
-        return condition + self.label(y)
+        return condition if self.label is None else condition + self.label(y)
 
 
 def _ssm(config: DiffuSSMConfig) -> Layer:

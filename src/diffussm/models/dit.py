@@ -25,7 +25,12 @@ from diffussm.models.dit_blocks import (
     PlainFinal,
 )
 from diffussm.nn.attention import check_heads
-from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, grid_positions
+from diffussm.nn.embeddings import (
+    LabelEmbedding,
+    TimestepEmbedding,
+    check_labels,
+    grid_positions,
+)
 from diffussm.nn.initialization import initialize, zero
 from diffussm.shapes import Image, Labels, Predicted, Signal, TimeStep
 
@@ -179,16 +184,10 @@ class DiT(nn.Module):
 
     def _told(self, t: Tensor, y: Tensor | None) -> Tensor:
         """What the blocks are told: (batch, 1, dim), or (batch, 2, dim) for time step and class."""
+        check_labels(y, self.config.num_classes)
         time = self.t_embedder(t)
         if self.y_embedder is None:
-            if y is not None:
-                raise ValueError("this model is unconditional (num_classes 0): give no labels")
             return time[:, None]
-        if y is None:
-            raise ValueError(
-                f"this model needs labels 0..{self.config.num_classes - 1} "
-                f"({self.config.num_classes} for no label)"
-            )
         label = self.y_embedder(y)
         if self.conditioning.adaptive:
             return (time + label)[:, None]

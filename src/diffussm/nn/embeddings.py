@@ -46,6 +46,16 @@ class LabelEmbedding(nn.Module):
         return self.table(y)
 
 
+def check_labels(y: Tensor | None, num_classes: int) -> None:
+    """A sentence for labels where a model has no classes, or none where it has some."""
+    if num_classes == 0 and y is not None:
+        raise ValueError("this model is unconditional (num_classes 0): give no labels")
+    if num_classes and y is None:
+        raise ValueError(
+            f"this model needs labels 0..{num_classes - 1} ({num_classes} for no label)"
+        )
+
+
 def sinusoids(t: TimeStep, count: int) -> Float[Tensor, "batch count"]:
     """cos(f_i t) then sin(f_i t), f_i = 10000^(-i / (count / 2)).
 

@@ -3,11 +3,14 @@
     h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t,    y_t = C_t h_t          h: dim x state numbers
 
 There is no kernel: the system differs from position to position. `selective_scan` computes the
-recurrence in groups of positions. Within a group all decays and inputs are made at once, and K
-chunks of it walk side by side: first from nothing, to learn where each ends; then, each from its
-predecessor's end, to the states themselves. Only the states at the groups' beginnings are kept;
-the backward pass computes the others again, so memory stays linear in length, without the factor
-`state`. Decays are only ever multiplied, never divided: no dt, however large, overflows.
+recurrence in groups of positions: all decays and inputs of a group are made at once, in buffers
+that every group uses again, and then walked. Only the states at the groups' beginnings are kept;
+the backward pass computes the others again. With groups of sqrt(length) positions, beginnings and
+buffers hold a few sqrt(length) states, never length of them.
+
+Where one position is too little work for the machine, a group is cut into chunks that walk side by
+side: first from nothing, to learn where each ends; then, each from its predecessor's end, to the
+states themselves. Decays are only ever multiplied, never divided: no dt, however large, overflows.
 
 `selective_scan_reference` is the recurrence as written.
 
@@ -15,7 +18,7 @@ Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 
 algorithm 2.
 """
 
-from collections.abc import Iterator
+import math
 
 import torch
 from jaxtyping import Float
@@ -27,12 +30,12 @@ from diffussm.shapes import Signal
 Decays = Float[Tensor, "dim state"]
 Mixing = Float[Tensor, "batch length state"]
 
-BUFFER = {"cpu": 2**20, "cuda": 2**27}
-"""Numbers in a group's buffer: cache on a CPU, few launches on a GPU."""
-LANES = {"cpu": 2**14, "cuda": 2**21}
-"""Numbers that one step of all chunks should touch at least."""
-FEWEST = 16
-"""Positions of a group, at least."""
+BUFFER = {"cpu": 2**17, "cuda": 2**24}
+"""Numbers that a group's buffer may hold however short the sequence."""
+CACHE = 2**20
+"""Numbers of a buffer that a CPU keeps at hand; a larger batch is scanned part by part."""
+LANES = {"cpu": 2**12, "cuda": 2**21}
+"""Numbers that one step of a walk should touch at least."""
 
 
 def selective_scan(u: Signal, dt: Signal, A: Decays, B: Mixing, C: Mixing) -> Signal:
@@ -70,144 +73,153 @@ def _check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
             )
 
 
-class _Group:
-    """Some positions as K chunks of T: tensors are (K, T, batch, ...), in float32 or finer.
-
-    States, and A with them, are (state, dim) from here on: channels lie side by side.
-    """
-
-    def __init__(self, first: int, last: int, chunks: int):
-        self.positions, self.chunks = slice(first, last), chunks
-
-    def take(self, x: Tensor, kind: torch.dtype) -> Tensor:
-        part = x[:, self.positions].to(kind).transpose(0, 1).contiguous()
-        return part.unflatten(0, (self.chunks, -1))
-
-    def put(self, target: Tensor, value: Tensor) -> None:
-        target[:, self.positions] = value.flatten(0, 1).transpose(0, 1)
-
-
-def _groups(u: Tensor, A: Tensor) -> Iterator[_Group]:
-    # whole numbers: a compiler's symbolic sizes become the sizes at hand
-    batch, length, dim, state = (int(size) for size in (*u.shape, A.shape[1]))
-    numbers = batch * dim * state
-    kind = u.device.type if u.device.type in BUFFER else "cpu"
-    chunks = min(max(1, LANES[kind] // numbers), max(1, int((BUFFER[kind] / numbers) ** 0.5)))
-    # length / state positions have as many states as u has numbers
-    size = max(FEWEST, min(BUFFER[kind] // numbers, length // state))
-    size = -(-size // chunks) * chunks
-    for first in range(0, length, size):
-        last = min(first + size, length)
-        yield _Group(first, last, chunks if (last - first) % chunks == 0 else 1)
-
-
 def _kind(u: Tensor) -> torch.dtype:
     return torch.promote_types(u.dtype, torch.float32)
 
 
-def _states(dt: Tensor, inputs: Tensor, a: Tensor, A: Tensor, B: Tensor, begin: Tensor) -> Tensor:
-    """All states of a group whose decays are `a`, from the state before it."""
-    h = inputs[..., None, :] * B[..., None]
-    states, decays = h.unbind(1), a.unbind(1)
-    before = begin[None]
-    if len(h) > 1:
-        ends = states[0].clone()
-        for state, decay in zip(states[1:], decays[1:], strict=True):
-            torch.addcmul(state, decay, ends, out=ends)
-        before = _carried(begin, ends, torch.exp(dt.sum(1)[..., None, :] * A))
-    states[0].addcmul_(decays[0], before)
-    for i in range(1, len(states)):
-        states[i].addcmul_(decays[i], states[i - 1])
-    return h
+def _groups(u: Tensor, A: Tensor) -> list[slice]:
+    """The positions of each group."""
+    # whole numbers: a compiler's symbolic sizes become the sizes at hand
+    batch, length, dim, state = (int(size) for size in (*u.shape, A.shape[1]))
+    free = _on(u.device, BUFFER) // (batch * dim * state)
+    return _cut(length, max(free, math.isqrt(length - 1) + 1))
 
 
-def _adjoint_states(dt: Tensor, g: Tensor, a: Tensor, A: Tensor, end: Tensor) -> None:
-    """In place: g_t <- g_t + a_{t+1} g_{t+1}, where `end` is what the group after this sends."""
-    adjoints, decays = g.unbind(1), a.unbind(1)
-    after = end[None]
-    if len(g) > 1:
-        begins = adjoints[-1].clone()
-        for i in range(len(adjoints) - 2, -1, -1):
-            torch.addcmul(adjoints[i], decays[i + 1], begins, out=begins)
-        sent = (begins * decays[0]).flip(0)
-        after = _carried(end, sent, torch.exp(dt.sum(1)[..., None, :] * A).flip(0)).flip(0)
-    adjoints[-1].add_(after)
-    for i in range(len(adjoints) - 2, -1, -1):
-        adjoints[i].addcmul_(decays[i + 1], adjoints[i + 1])
+def _parts(u: Tensor, numbers: int) -> list[slice]:
+    """The batch, in parts whose buffers, `numbers` for each sequence, stay in a CPU's cache."""
+    batch = len(u)
+    return _cut(batch, max(1, CACHE // numbers) if u.device.type == "cpu" else batch)
 
 
-def _carried(first: Tensor, gains: Tensor, decays: Tensor) -> Tensor:
-    """What reaches each chunk: x_0 = first, x_{k+1} = gains_k + decays_k x_k."""
-    reached = [first]
-    for gain, decay in zip(gains[:-1], decays[:-1], strict=True):
-        reached.append(torch.addcmul(gain, decay, reached[-1]))
-    return torch.stack(reached)
+def _on(device: torch.device, numbers: dict[str, int]) -> int:
+    return numbers["cpu" if device.type == "cpu" else "cuda"]
+
+
+def _cut(whole: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, whole)) for first in range(0, whole, size)]
+
+
+def _chunks(x: Tensor) -> int:
+    """Into how many equal chunks a group x is cut: 2 len / chunks + chunks steps are fewest."""
+    wanted = min(math.isqrt(2 * len(x)), _on(x.device, LANES) // x[0].numel())
+    return next((count for count in range(wanted, 1, -1) if len(x) % count == 0), 1)
+
+
+def _walk(x: Tensor, decays: Tensor, before: Tensor, way: int = 1) -> None:
+    """In place: x_t <- x_t + decays_t x_{t-1}, from `before`; with way -1 from the other end."""
+    chunks = _chunks(x)
+    x, decays = (part.unflatten(0, (chunks, -1)) for part in (x, decays))
+    steps = list(zip(x.unbind(1), decays.unbind(1), strict=True))[::way]
+    if chunks > 1:
+        ends = steps[0][0].clone()
+        for inputs, decay in steps[1:]:
+            torch.addcmul(inputs, decay, ends, out=ends)
+        spans, reached = decays.prod(1), torch.empty_like(ends)
+        for chunk in range(chunks)[::way]:
+            reached[chunk] = before
+            before = torch.addcmul(ends[chunk], spans[chunk], before)
+        before = reached
+    for inputs, decay in steps:
+        before = inputs.addcmul_(decay, before)
+
+
+def _states(
+    steps: Tensor, inputs: Tensor, b: Tensor, rates: Tensor, begin: Tensor, a: Tensor, h: Tensor
+) -> None:
+    """Fill `a` with a group's decays and `h` with its states, from the state `begin` before it.
+
+    Both are (positions, batch, state, dim), and `rates`, which is A, (state, dim): channels lie
+    side by side.
+    """
+    torch.mul(steps[..., None, :], rates, out=a).exp_()
+    torch.mul(inputs[..., None, :], b[..., None], out=h)
+    _walk(h, a, begin)
+
+
+def _dot(x: Tensor, y: Tensor, axis: int | tuple[int, int], buffer: Tensor) -> Tensor:
+    """The sum of x y along `axis`. No product of matrices: autocast would round that."""
+    return torch.mul(x, y, out=buffer).sum(axis)
+
+
+def _take(here: tuple[slice, slice], *signals: Tensor) -> list[Tensor]:
+    """Some sequences and positions of signals: (positions, sequences, ...), float32 or finer."""
+    kind = _kind(signals[0])
+    return [signal[here].to(kind).transpose(0, 1).contiguous() for signal in signals]
+
+
+def _contiguous_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("diffussm::selective_scan", mutates_args=())
 def _selective_scan(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """y, and the state before each group."""
-    kind, y = _kind(u), torch.empty_like(u, memory_format=torch.contiguous_format)
-    groups, A = _groups(u, A), A.to(kind).T.contiguous()
-    h, begins = A.new_zeros(len(u), *A.shape), []
-    for group in groups:
-        begins.append(h)
-        steps, inputs, b, c = (group.take(x, kind) for x in (dt, u, B, C))
-        a = (steps[..., None, :] * A).exp_()
-        states = _states(steps, steps * inputs, a, A, b, h)
-        group.put(y, (c[..., None, :] @ states)[..., 0, :])
-        h = states[-1, -1].clone()
-    return y, torch.stack(begins)
+    """y, and the state before each group: (groups, batch, state, dim)."""
+    rates, y = A.to(_kind(u)).T.contiguous(), _contiguous_like(u)
+    groups = _groups(u, A)
+    parts = _parts(u, groups[0].stop * rates.numel())
+    begins = rates.new_empty(len(groups), len(u), *rates.shape)
+    buffers = rates.new_empty(2, groups[0].stop, parts[0].stop, *rates.shape)
+    for part in parts:
+        h = torch.zeros_like(begins[0, part])
+        for group, begin in zip(groups, begins[:, part], strict=True):
+            begin.copy_(h)
+            steps, inputs, b, c = _take((part, group), dt, u, B, C)
+            a, states = buffers[:, : len(steps), : len(h)]
+            _states(steps, steps * inputs, b, rates, begin, a, states)
+            y[part, group] = _dot(states, c[..., None], -2, a).transpose(0, 1)
+            h = states[-1]
+    return y, begins
 
 
 @_selective_scan.register_fake
 def _(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    groups = len(list(_groups(u, A)))
-    return torch.empty_like(u, memory_format=torch.contiguous_format), A.new_empty(
-        groups, len(u), *A.T.shape, dtype=_kind(u)
-    )
+    groups = len(_groups(u, A))
+    return _contiguous_like(u), A.new_empty(groups, len(u), *A.T.shape, dtype=_kind(u))
 
 
 @torch.library.custom_op("diffussm::selective_scan_backward", mutates_args=())
 def _selective_scan_backward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, begins: Tensor, dy: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    kind = _kind(u)
-    rates = A.to(kind).T.contiguous()
-    du, ddt, dB, dC = (
-        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, dt, B, C)
-    )
-    dA, end = torch.zeros_like(rates), torch.zeros_like(begins[0])
-    for group, begin in reversed(list(zip(_groups(u, A), begins, strict=True))):
-        steps, inputs, b, c, dout = (group.take(x, kind) for x in (dt, u, B, C, dy))
-        a = (steps[..., None, :] * rates).exp_()
-        states = _states(steps, steps * inputs, a, rates, b, begin)
-        group.put(dC, (states @ dout[..., None])[..., 0])
+    rates = A.to(_kind(u)).T.contiguous()
+    du, ddt, dB, dC = (_contiguous_like(x) for x in (u, dt, B, C))
+    dA = torch.zeros_like(rates)
+    groups = _groups(u, A)
+    parts = _parts(u, groups[0].stop * rates.numel())
+    buffers = rates.new_empty(3, groups[0].stop + 1, parts[0].stop, *rates.shape)
+    for part in parts:
+        later = end = torch.zeros_like(begins[0, part])  # a and g of the position after a group
+        for group, begin in reversed(list(zip(groups, begins[:, part], strict=True))):
+            steps, inputs, b, c, dout = _take((part, group), dt, u, B, C, dy)
+            driven, size = steps * inputs, len(steps)
+            decays = buffers[0, : size + 1, : len(end)]
+            a, (h, g) = decays[:-1], buffers[1:, :size, : len(end)]
+            _states(steps, driven, b, rates, begin, a, h)
+            dC[part, group] = _dot(h, dout[..., None, :], -1, g).transpose(0, 1)
 
-        g = dout[..., None, :] * c[..., None]
-        _adjoint_states(steps, g, a, rates, end)
-        end = g[0, 0] * a[0, 0]
-        group.put(dB, (g @ (steps * inputs)[..., None])[..., 0])
-        through_input = (b[..., None, :] @ g)[..., 0, :]  # with respect to dt u
-        group.put(du, through_input * steps)
+            # g_t = C_t dy_t + a_{t+1} g_{t+1}: the gradient of h_t
+            torch.mul(dout[..., None, :], c[..., None], out=g)
+            decays[-1] = later
+            _walk(g, decays[1:], end, way=-1)
+            later, end = a[0].clone(), g[0].clone()
+            a[1:].mul_(h[:-1])
+            a[0].mul_(begin)
+            dB[part, group] = _dot(g, driven[..., None, :], -1, h).transpose(0, 1)
+            through_input = _dot(g, b[..., None], -2, h)  # the gradient of dt u
+            du[part, group] = (through_input * steps).transpose(0, 1)
 
-        # with respect to dt A, in place: g a h_{t-1}, positions in order
-        flat = g.mul_(a).flatten(0, 1)
-        earlier = states.flatten(0, 1)
-        flat[1:].mul_(earlier[:-1])
-        flat[0].mul_(begin)
-        dA += torch.mul(flat, steps.flatten(0, 1)[..., None, :], out=earlier).sum((0, 1))
-        through_decay = torch.mul(flat, rates, out=earlier).sum(-2).reshape(steps.shape)
-        group.put(ddt, through_input * inputs + through_decay)
+            g.mul_(a)  # g_t a_t h_{t-1}: the gradient of dt A
+            dA += _dot(g, steps[..., None, :], (0, 1), h)
+            through_decay = _dot(g, rates, -2, h)
+            ddt[part, group] = (through_input * inputs + through_decay).transpose(0, 1)
     return du, ddt, dA.T.to(A.dtype).contiguous(), dB, dC
 
 
 @_selective_scan_backward.register_fake
 def _(u, dt, A, B, C, begins, dy):
-    contiguous = torch.contiguous_format
-    return tuple(torch.empty_like(x, memory_format=contiguous) for x in (u, dt, A, B, C))
+    return tuple(_contiguous_like(x) for x in (u, dt, A, B, C))
 
 
 def _setup_context(ctx, inputs, output) -> None:

@@ -81,15 +81,15 @@ class Mamba(Layer):
         check_rows(u.shape[1], rows)
         if u.shape[1] == 0:
             raise ValueError("Mamba needs a sequence of length 1 or more, not 0")
+        # a grid is turned where it is narrowest: before the first projection, after the last
+        u = u.unflatten(1, (rows, -1)).transpose(1, 2).flatten(1, 2)
         x, z = self.in_proj(u).chunk(2, dim=-1)
-        x = F.silu(self._convolved(x.unflatten(1, (rows, -1)).transpose(1, 2).flatten(1, 2)))
+        x = F.silu(self._convolved(x))
         dt, B, C = self._selected(x)
-        y = (
-            selective_scan(x, dt, -torch.exp(self.A_log.to(dt.dtype)), B, C)
-            + self.D.to(x.dtype) * x
-        )
-        y = y.unflatten(1, (-1, rows)).transpose(1, 2)
-        return self.out_proj((y * F.silu(z.unflatten(1, (rows, -1)))).flatten(1, 2))
+        A = -torch.exp(self.A_log.to(dt.dtype))
+        y = selective_scan(x, dt, A, B, C) + self.D.to(x.dtype) * x
+        y = self.out_proj(y * F.silu(z))
+        return y.unflatten(1, (-1, rows)).transpose(1, 2).flatten(1, 2)
 
     def initial_state(self, batch: int) -> MambaState:
         """The state before the first input: nothing remembered."""
@@ -109,8 +109,8 @@ class Mamba(Layer):
         taps, bias = self._filter(x.dtype)
         x = F.silu((seen * taps).sum(-1) + bias)
         dt, B, C = (part[:, 0] for part in self._selected(x[:, None]))
-        a = -torch.exp(self.A_log)
-        h = torch.exp(dt[..., None] * a) * state.ssm + (dt * x)[..., None] * B[:, None]
+        A = -torch.exp(self.A_log)
+        h = torch.exp(dt[..., None] * A) * state.ssm + (dt * x)[..., None] * B[:, None]
         y = (h * C[:, None]).sum(-1).to(x.dtype) + self.D.to(x.dtype) * x
         kept = MambaState(conv=seen[..., 1:].to(state.conv.dtype), ssm=h)
         return self.out_proj(y * F.silu(z)), kept
