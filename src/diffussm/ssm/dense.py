@@ -27,7 +27,7 @@ Dense = tuple[Float[Tensor, "dim state state"], Float[Tensor, "dim state"]]
 def zoh(dt: StepSize, a: Matrix, b: Vector) -> Dense:
     """Zero-order hold: exact for an input that is constant between samples."""
     held = functional.pad(torch.cat([a, b[:, None]], dim=1), (0, 0, 0, 1))
-    # torch 2.13 errs in the fifth digit where it exponentiates one matrix alone (issue 196592)
+    # torch 2.13 errs in the fifth digit on one matrix alone (pytorch issue 196592)
     several = dt if len(dt) > 1 else dt.expand(2)
     step = torch.linalg.matrix_exp(several[:, None, None] * held)[: len(dt)]
     return step[:, :-1, :-1], step[:, :-1, -1]

@@ -30,7 +30,8 @@ State = Float[Tensor, "batch dim state"]
 def random(state: int) -> System:
     """A Gaussian matrix over sqrt(state), shifted until its symmetric part is at most -1/2.
 
-    So its slowest mode fades as fast as the normal part of HiPPO-LegS. B is Gaussian.
+    That is the symmetric part's bound in HiPPO-LegS too. The slowest mode then has a real part
+    between about -0.7 and -1, where LegS's has -1. B is Gaussian.
     """
     a = torch.randn(state, state, dtype=torch.float64) / math.sqrt(state)
     growth = torch.linalg.eigvalsh((a + a.T) / 2)[-1]
