@@ -13,6 +13,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from diffussm.cli.process import prepare
+
 TOLERANCE = 1e-4
 """Largest difference, as a fraction of the largest value: float32 over long sums."""
 
@@ -87,7 +89,8 @@ def processor() -> str:
 
 
 def run(description: str, report: Callable[[int], str]) -> None:
-    """Parse the command line, set the threads, print the report and write it where asked."""
+    """Parse the command line, take memory and threads as the command does, report, and write it."""
+    prepare()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)

@@ -4,13 +4,13 @@ Commands import what they need when they run, so that `--help` never waits for t
 mistake, raised anywhere as ValueError or OSError, becomes one sentence and exit code 2.
 """
 
-import os
 import sys
 
 import typer
 
 from diffussm import __version__
 from diffussm.cli.info import info
+from diffussm.cli.process import prepare
 from diffussm.cli.sample import sample
 from diffussm.cli.train import train
 
@@ -37,9 +37,7 @@ def _options(
 
 def main() -> None:
     """Run a command and leave with its exit code."""
-    # Read when torch is loaded: OpenMP's threads wait for each other asleep, not spinning. Where
-    # another program holds one of two cores, a training step else takes several times as long.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    prepare()
     try:
         app()
     except (ValueError, OSError, ArithmeticError) as error:

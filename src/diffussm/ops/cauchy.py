@@ -53,8 +53,8 @@ def low_rank_kernel(
     p_p = p_p.unflatten(1, (2, rank, rank)).movedim(1, -2).flatten(-2)  # one half after the other
 
     s = _half_sum(decay, log_radius, points)
-    left, right = (list(torch.fft.rfft(x, n=points).unbind(1)) for x in (c_p, p_b))
-    matrix = [list(row.unbind(1)) for row in torch.fft.rfft(p_p).unbind(1)]
+    left, right = (list(_Spectrum.apply(x, points).unbind(1)) for x in (c_p, p_b))
+    matrix = [list(row.unbind(1)) for row in _Spectrum.apply(p_p, points).unbind(1)]
     for i, row in enumerate(matrix):
         row[i] = row[i] + 1 / s
     correction = _correction(left, matrix, right)
@@ -75,6 +75,22 @@ def low_rank_kernel_reference(
     correction = k[..., :1, 1:] @ inverse @ k[..., 1:, :1]
     response = torch.fft.irfft((k[..., 0, 0] - correction[..., 0, 0]), n=points)[:, :length]
     return response * torch.exp(-log_radius * torch.arange(length, dtype=decay.dtype))
+
+
+class _Spectrum(torch.autograd.Function):
+    """A real FFT of an even number of points; PyTorch's own goes back by a complex one."""
+
+    @staticmethod
+    def forward(ctx, signal: Tensor, points: int) -> Tensor:
+        ctx.length, ctx.points = signal.shape[-1], points
+        return torch.fft.rfft(signal, n=points)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        halves = torch.full_like(grad.real[(0,) * (grad.ndim - 1)], 0.5)
+        halves[[0, -1]] = 1  # the frequencies that an inverse FFT counts once
+        signal = torch.fft.irfft(grad * halves, n=ctx.points, norm="forward")
+        return signal[..., : ctx.length], None
 
 
 def _log_radius(decay: Tensor, length: int) -> float:
