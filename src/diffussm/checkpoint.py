@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from diffussm import __version__
+from diffussm.autoencoder import PIXELS, AutoencoderConfig
 from diffussm.config import choose, from_dict, to_dict
 from diffussm.diffusion import DiffusionConfig, Guidance, Sampling
 from diffussm.models import MODELS, build
@@ -28,8 +29,6 @@ from diffussm.models import MODELS, build
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "diffussm"
-PIXELS = {"name": "identity", "scale": 1.0}
-"""The autoencoder of a model that works on pixels: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,8 @@ class Header:
     """Its usual guidance."""
     images: int
     """Images seen in training."""
+    autoencoder: AutoencoderConfig = PIXELS
+    """What made the latents it works on; none, unless said."""
 
 
 def save_model(path: Path, network: nn.Module, header: Header) -> None:
@@ -57,7 +58,6 @@ def save_model(path: Path, network: nn.Module, header: Header) -> None:
         "format": FORMAT,
         "version": __version__,
         "family": family,
-        "autoencoder": PIXELS,
     }
     metadata = {METADATA_KEY: json.dumps(described)}
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -176,4 +176,5 @@ def _header(described: dict[str, Any]) -> Header:
         sampling=from_dict(Sampling, described["sampling"], "sampling."),
         guidance=from_dict(Guidance, described["guidance"], "guidance."),
         images=int(described["images"]),
+        autoencoder=from_dict(AutoencoderConfig, described["autoencoder"], "autoencoder."),
     )

@@ -167,7 +167,11 @@ def test_the_header_says_how_dit_was_trained_and_is_sampled():
     assert not header.diffusion.clip_x0
     assert (header.sampling.sampler, header.sampling.total) == ("ddpm", 250)
     assert header.guidance == Guidance(scale=1.5, channels=DIT_CHANNELS)
-    assert published_header(DiTConfig(in_channels=3)).guidance.channels is None
+    assert (header.autoencoder.scale, header.autoencoder.factor) == (0.18215, 8)
+    pixels = published_header(DiTConfig(in_channels=3))
+    assert pixels.guidance.channels is None
+    assert pixels.autoencoder.is_identity
+    assert pixels.diffusion.clip_x0
     assert published_header(DiTConfig(num_classes=0)).guidance == Guidance()
     assert not published_header(DiTConfig(learned_variance=False)).diffusion.learned_variance
 

@@ -30,6 +30,9 @@ def sample(
         None, help="Guide only the first channels (DiT's published samples: 3)."
     ),
     size: str | None = typer.Option(None, help="Height x width to draw, as 8x16; else as trained."),
+    autoencoder: str | None = typer.Option(
+        None, help="Folder or Hub name of what decodes latents; else the one the model names."
+    ),
     rate: float = typer.Option(
         1.0, help="Step of the state space layers, 1 as trained; 0.5 at twice the trained width."
     ),
@@ -54,7 +57,7 @@ def sample(
     )
     from diffussm.ssm.layer import resample
 
-    model = load(checkpoint, choose_device(device))
+    model = load(checkpoint, choose_device(device), autoencoder)
     resample(model.model, rate)
     wanted = model.config.sampling
     if sampler is not None and sampler != wanted.sampler:
@@ -69,12 +72,13 @@ def sample(
     chosen = None if classes is None else _numbers("--classes", classes)
     labels = model.labels(len(numbers), chosen)
     shape = None if size is None else _pair("--size", size, "x", int)
+    _ = model.autoencoder  # now, like the folders: a mistake should not wait for the drawing
     for file in (out, npz):
         if file and (not file.name or file.is_dir()):
             raise ValueError(f"{file} is a folder; --out and --npz need the name of a file")
     for folder in (images, out and out.parent, npz and npz.parent):
         if folder:
-            make_folder(folder)  # now: a mistake should not wait for the drawing
+            make_folder(folder)
 
     calls = wanted.total * -(-len(numbers) // max(batch_size, 1))
     with progress_bar("sampling", calls) as show:
@@ -90,8 +94,11 @@ def sample(
     pixels = to_uint8(drawn)
     if out:
         names = model.config.class_names
-        captions = [names[label] for label in labels] if labels else [str(n) for n in numbers]
-        write_png(out, picture_grid(pixels, captions, _columns(len(numbers), len(chosen or names))))
+        captions = [str(n) for n in labels or numbers]
+        if labels and names:
+            captions = [names[label] for label in labels]
+        columns = _columns(len(numbers), len(chosen or range(model.config.model.num_classes)))
+        write_png(out, picture_grid(pixels, captions, columns))
         say(f"{len(numbers)} images in {out}")
     if images:
         write_images(images, pixels, numbers)

@@ -5,11 +5,14 @@ and the other seeds do not change it (beyond rounding in the network).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from diffussm.autoencoder import Autoencoder, load_autoencoder
 from diffussm.checkpoint import Header, load_model
 from diffussm.diffusion import (
     Denoiser,
@@ -34,6 +37,12 @@ class Generator:
         self.model = model
         self.config = config
         self.diffusion = GaussianDiffusion(config.diffusion)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """What makes images of latents; ValueError where it cannot be loaded."""
+        device = next(self.model.parameters()).device
+        return load_autoencoder(self.config.autoencoder, self.config.model.in_channels, device)
 
     def labels(self, count: int, classes: Sequence[int] | None = None) -> list[int] | None:
         """Labels of `count` images: `classes` (all, unless given) in turn; None if unconditional.
@@ -62,18 +71,20 @@ class Generator:
         batch_size: int = 100,
         progress: Progress | None = None,
     ) -> Image:
-        """Images (seeds, channels, height, width) in [-1, 1], one for each seed.
+        """Images (seeds, channels, height, width) in [-1, 1], one for each seed, decoded.
 
         labels      the class of each seed; all classes in turn, unless given
         sampling, guidance    the model's usual ones, unless given
-        size        height and width; those of training, unless given
-        Raises ValueError for labels, seeds or a size that the model cannot take.
+        size        height and width in pixels; those of training, unless given
+        Raises ValueError for labels, seeds or a size that the model cannot take, and where the
+        autoencoder of its latents cannot be loaded.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         labels = self.labels(len(seeds)) if labels is None else labels
         self._check(seeds, labels)
         total = (sampling or self.config.sampling).total * -(-len(seeds) // batch_size)
+        autoencoder = self.autoencoder
         denoiser = self._denoiser(guidance)  # one for all: its kernels are computed once
         images, calls = [], 0
         for start in range(0, len(seeds), batch_size):
@@ -84,8 +95,8 @@ class Generator:
                 drawn, calls = state.x, calls + 1
                 if progress:
                     progress(calls, total)
-            images.append(drawn)
-        return torch.cat(images).clamp(-1, 1) if self._is_pixels else torch.cat(images)
+            images.append(autoencoder.decode(drawn))
+        return torch.cat(images)
 
     def steps(
         self,
@@ -95,7 +106,7 @@ class Generator:
         guidance: Guidance | None = None,
         size: tuple[int, int] | None = None,
     ) -> Iterator[Sample]:
-        """The states on the way to one batch of images; the last one's `x` is the images."""
+        """The states on the way to one batch; the last one's `x` is the images or latents."""
         self._check(seeds, labels)
         return self._states(self._denoiser(guidance), seeds, labels, sampling, size)
 
@@ -117,7 +128,8 @@ class Generator:
         size: tuple[int, int] | None,
     ) -> Iterator[Sample]:
         config, device = self.config, next(self.model.parameters()).device
-        draw = _noise_by_seed(seeds, (config.model.in_channels, *(size or config.model.size)))
+        latent = self._latent_size(size) if size else config.model.size
+        draw = _noise_by_seed(seeds, (config.model.in_channels, *latent))
         y = None if labels is None else torch.tensor(list(labels), device=device)
         return sample(
             denoiser,
@@ -128,9 +140,13 @@ class Generator:
             sampling or config.sampling,
         )
 
-    @property
-    def _is_pixels(self) -> bool:
-        return self.config.diffusion.clip_x0
+    def _latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        factor = self.config.autoencoder.factor
+        if any(side % factor for side in size):
+            raise ValueError(
+                f"{size[0]}x{size[1]} pixels have no latent: sides must be multiples of {factor}"
+            )
+        return size[0] // factor, size[1] // factor
 
     def _check(self, seeds: Sequence[int], labels: Sequence[int] | None) -> None:
         if not seeds:
@@ -144,9 +160,19 @@ class Generator:
                 raise ValueError(f"{len(seeds)} seeds need as many labels, not {len(labels)}")
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Generator:
-    """The trained model of a run folder or model file; ValueError where it cannot be read."""
-    return Generator(*load_model(path, device))
+def load(
+    path: str | Path, device: str | torch.device = "cpu", autoencoder: str | None = None
+) -> Generator:
+    """The trained model of a run folder or model file; ValueError where it cannot be read.
+
+    autoencoder    folder or Hub name of what decodes its latents; the one it names, unless given
+    """
+    network, header = load_model(path, device)
+    if autoencoder is not None:
+        if header.autoencoder.is_identity:
+            raise ValueError(f"{path} draws pixels: it takes no autoencoder")
+        header = replace(header, autoencoder=replace(header.autoencoder, name=autoencoder))
+    return Generator(network, header)
 
 
 def _noise_by_seed(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffussm.autoencoder import PIXELS, STABLE_DIFFUSION
 from diffussm.checkpoint import MODEL_FILE, Header, make_folder, save_model, write_safely
 from diffussm.diffusion import DIT_CHANNELS, DiffusionConfig, Guidance, Sampling
 from diffussm.models.dit import DIT_PRESETS, DiT, DiTConfig
@@ -29,6 +30,9 @@ HEADS = {options["d_model"]: options["num_heads"] for options in DIT_PRESETS.val
 
 BLOCK = re.compile(r"blocks\.\d+\.attn\.qkv\.weight")
 """What each block has once."""
+
+LATENT_CHANNELS = 4
+"""Of Stable Diffusion's autoencoder."""
 
 LISTED = 3
 """Names that an error lists before it counts the rest."""
@@ -98,20 +102,22 @@ def convert_dit(
 def published_header(config: DiTConfig, images: int = 0) -> Header:
     """What a published checkpoint does not say of itself: how it was trained and is sampled.
 
-    1000 linear steps, noise and variance predicted, 250 steps to sample, and the guidance of the
-    paper's best numbers (table 2): 1.5, on the first three latent channels.
+    Latents of Stable Diffusion, 1000 linear steps, noise and variance predicted, 250 steps to
+    sample, and the guidance of the paper's best numbers (table 2): 1.5, on the first three latent
+    channels. A model with another number of channels is taken for one of pixels.
     """
+    latent = config.in_channels == LATENT_CHANNELS
     guidance = Guidance()
     if config.num_classes:
-        channels = DIT_CHANNELS if config.in_channels > DIT_CHANNELS else None
-        guidance = Guidance(scale=1.5, channels=channels)
+        guidance = Guidance(scale=1.5, channels=DIT_CHANNELS if latent else None)
     return Header(
         model=config,
-        diffusion=DiffusionConfig(learned_variance=config.learned_variance),
+        diffusion=DiffusionConfig(learned_variance=config.learned_variance, clip_x0=not latent),
         class_names=(),
         sampling=Sampling(sampler="ddpm", steps=250),
         guidance=guidance,
         images=images,
+        autoencoder=STABLE_DIFFUSION if latent else PIXELS,
     )
 
 
