@@ -10,6 +10,7 @@ without and with guidance, that a support vector machine trained on all real dig
 import argparse
 import platform
 import time
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -38,8 +39,22 @@ ROWS = {
 TRAINED, DRAWN = 1500, 300
 
 
-def measure(settings: list[str], seed: int) -> str:
-    """Train one row and return its figures."""
+@dataclass(frozen=True)
+class Figures:
+    """What came of one training run."""
+
+    parameters: int
+    loss: float
+    """Of the average, on digits it never saw."""
+    recognised: float
+    guided: float
+    """Share recognised, unguided and at guidance 1.5."""
+    seconds: float
+    """Of processor time in training."""
+
+
+def measure(name: str, settings: list[str], seed: int) -> Figures:
+    """Train a recipe on TRAINED digits, and measure what came of it."""
     everything = digits()
     order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(1))
     known, unseen = order[:TRAINED], order[TRAINED:].repeat(4)
@@ -48,7 +63,7 @@ def measure(settings: list[str], seed: int) -> str:
         labels=everything.labels[known],
         class_names=everything.class_names,
     )
-    tables = read_tables(find_recipe("digits"), [*settings, f"training.seed={seed}"])
+    tables = read_tables(find_recipe(name), [*settings, f"training.seed={seed}"])
     trainer = Trainer(recipe(tables), subset, torch.device("cpu"))
     started = time.process_time()
     for _ in trainer.steps():
@@ -72,12 +87,12 @@ def measure(settings: list[str], seed: int) -> str:
     )
     model = Generator(trainer.ema.model, header)
     asked = [number % 10 for number in range(DRAWN)]
-    figures = [f"{loss.simple.mean():.4f}"]
+    recognised = []
     for scale in (1.0, 1.5):
         images = model.sample(seeds=range(DRAWN), labels=asked, guidance=Guidance(scale=scale))
-        figures.append(f"{score_digits(images, asked).recognised:.1%}")
+        recognised.append(score_digits(images, asked).recognised)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    return " | ".join([f"{parameters:,}", *figures, f"{seconds:.0f}"])
+    return Figures(parameters, loss.simple.mean().item(), *recognised, seconds)
 
 
 def main() -> None:
@@ -100,7 +115,11 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     for row in arguments.rows.split(","):
         for seed in arguments.seeds.split(","):
-            lines.append(f"| {row} | {seed} | {measure(ROWS[row] + less, int(seed))} |")
+            found = measure("digits", ROWS[row] + less, int(seed))
+            lines.append(
+                f"| {row} | {seed} | {found.parameters:,} | {found.loss:.4f} | "
+                f"{found.recognised:.1%} | {found.guided:.1%} | {found.seconds:.0f} |"
+            )
             print(lines[-1], flush=True)
             if arguments.out:
                 arguments.out.write_text("\n".join(lines) + "\n")

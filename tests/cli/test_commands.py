@@ -189,7 +189,7 @@ def test_no_help_waits_for_torch():
     code = """
 import sys
 from diffussm.cli import main
-for words in ([], ["train"], ["sample"], ["info"]):
+for words in ([], ["train"], ["sample"], ["info"], ["convert"]):
     sys.argv = ["diffussm", *words, "--help"]
     try:
         main()

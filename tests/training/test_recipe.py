@@ -5,11 +5,14 @@ import tomllib
 from dataclasses import asdict
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import SETTINGS, tiny_recipe
 
+from diffussm.analysis.flops import cost
 from diffussm.diffusion import Guidance
+from diffussm.models import build
 from diffussm.training import find_recipe, read_tables, recipe
 from diffussm.training.recipe import TABLES, differences, recipes_folder, to_toml
 
@@ -198,3 +201,39 @@ def test_toml_there_and_back(tables):
 def test_quotes_backslashes_and_letters():
     tables = {"data": {"name": 'C:\\"Zürich"\\新\n\ttab', "flags": [True, False], "none": []}}
     assert tomllib.loads(to_toml(tables)) == tables
+
+
+def test_a_base_lends_the_tables_that_a_recipe_lacks(tmp_path):
+    (tmp_path / "first.toml").write_text("[model]\nname = 'DiT'\ndepth = 3\n[training]\nlr = 0.5\n")
+    (tmp_path / "next.toml").write_text("base = 'first'\n[model]\nname = 'DiffuSSM'\n")
+    tables = read_tables(tmp_path / "next.toml", ["training.images=7"])
+    assert tables == {"model": {"name": "DiffuSSM"}, "training": {"lr": 0.5, "images": 7}}
+
+    (tmp_path / "third.toml").write_text("base = 'next'")
+    with pytest.raises(ValueError, match="begins with 'next', which has a base itself"):
+        read_tables(tmp_path / "third.toml")
+    (tmp_path / "lost.toml").write_text("base = 'frist'")
+    with pytest.raises(
+        ValueError, match=r"begins with the recipe 'frist', but there is no .*frist"
+    ):
+        read_tables(tmp_path / "lost.toml")
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name.startswith("digits-")])
+def test_the_digits_siblings_match_digits(name):
+    """In parameters, or in multiply-adds where the recipe's name says so; in all else exactly."""
+    ours, theirs = (recipe(read_tables(find_recipe(each))) for each in ("digits", name))
+    size, other = (_multiply_adds if name.endswith("-madds") else _parameters)(
+        ours.model, theirs.model
+    )
+    assert abs(other / size - 1) < 0.07
+    assert ours.as_dict() | {"model": None} == theirs.as_dict() | {"model": None}
+
+
+def _parameters(*configs):
+    with torch.device("meta"):
+        return [sum(p.numel() for p in build(config).parameters()) for config in configs]
+
+
+def _multiply_adds(*configs):
+    return [cost(config, 8, 8).total for config in configs]

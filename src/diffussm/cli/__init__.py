@@ -1,4 +1,4 @@
-"""The command line: `diffussm train | sample | info`.
+"""The command line: `diffussm train | sample | info | convert`.
 
 Commands import what they need when they run, so that `--help` never waits for torch. A user's
 mistake, raised anywhere as ValueError or OSError, becomes one sentence and exit code 2.
@@ -9,6 +9,7 @@ import sys
 import typer
 
 from diffussm import __version__
+from diffussm.cli.convert import convert
 from diffussm.cli.info import info
 from diffussm.cli.process import prepare
 from diffussm.cli.sample import sample
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(info)
+app.command()(convert)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import typer
 
+from diffussm.cli.arguments import sizes as parse_sizes
+
 
 def info(
     model: str = typer.Argument(help="A preset's name (DiffuSSM-XL), a run folder or model file."),
@@ -25,16 +27,19 @@ def info(
 
     if model in PRESETS or not Path(model).exists():
         config, reduction, trained = model_config(model, {"ssm": ssm} if ssm else {}), 8, ""
-        sizes = _sizes(size or "256,512,1024")
+        sizes = parse_sizes(size or "256,512,1024")
         network = _sized_up(config)
     elif ssm:
         raise ValueError(f"{model} has been trained with its layer: --ssm is for presets")
     else:
         network, header = load_model(model)
-        config, reduction, trained = header.model, 1, f", {header.images:,} images seen"
-        sizes = _sizes(size) if size else [config.size]
+        config, reduction = header.model, header.autoencoder.factor
+        trained = f", {header.images:,} images seen"
+        height, width = config.size
+        sizes = parse_sizes(size) if size else [(height * reduction, width * reduction)]
     console = Console(highlight=False)
-    said = f"{model}: {_numel(network):,} parameters, {_described(config)}{trained}"
+    kind = "" if model in PRESETS else f"{type(network).__name__}, "
+    said = f"{model}: {kind}{_numel(network):,} parameters, {_described(config)}{trained}"
     console.print(said, soft_wrap=True)
     if hasattr(config, "ssm"):
         console.print(_mixer(config, network))
@@ -105,13 +110,3 @@ def _numel(network) -> int:
 def _giga(multiply_adds: int) -> str:
     giga = multiply_adds / 1e9
     return f"{giga:,.1f}" if giga >= 1 else f"{giga:.4f}"
-
-
-def _sizes(text: str) -> list[tuple[int, int]]:
-    sizes = []
-    for part in text.split(","):
-        height, cross, width = part.strip().partition("x")
-        if not height.isdecimal() or (cross and not width.isdecimal()) or int(height) == 0:
-            raise ValueError(f"--size takes sizes like 256,512 or 256x512, not {text!r}")
-        sizes.append((int(height), int(width) if cross else int(height)))
-    return sizes

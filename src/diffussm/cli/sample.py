@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from diffussm.cli.arguments import numbers, pair
 from diffussm.cli.devices import choose_device
 from diffussm.cli.display import progress_bar, say
 
@@ -45,7 +46,7 @@ def sample(
     """
     if not (out or images or npz):
         raise ValueError("nothing to write: give --out grid.png, --images FOLDER or --npz FILE")
-    numbers = _numbers("--seeds", seeds)
+    drawn_seeds = numbers("--seeds", seeds)
     from diffussm.checkpoint import make_folder
     from diffussm.generation import (
         load,
@@ -66,12 +67,12 @@ def sample(
     guided = _changed(
         model.config.guidance,
         scale=guidance,
-        interval=None if interval is None else _pair("--interval", interval, ",", float),
+        interval=None if interval is None else pair("--interval", interval, ",", float),
         channels=guidance_channels,
     )
-    chosen = None if classes is None else _numbers("--classes", classes)
-    labels = model.labels(len(numbers), chosen)
-    shape = None if size is None else _pair("--size", size, "x", int)
+    chosen = None if classes is None else numbers("--classes", classes)
+    labels = model.labels(len(drawn_seeds), chosen)
+    shape = None if size is None else pair("--size", size, "x", int)
     _ = model.autoencoder  # now, like the folders: a mistake should not wait for the drawing
     for file in (out, npz):
         if file and (not file.name or file.is_dir()):
@@ -80,29 +81,29 @@ def sample(
         if folder:
             make_folder(folder)
 
-    calls = wanted.total * -(-len(numbers) // max(batch_size, 1))
+    calls = wanted.total * -(-len(drawn_seeds) // max(batch_size, 1))
     with progress_bar("sampling", calls) as show:
         drawn = model.sample(
-            seeds=numbers,
+            seeds=drawn_seeds,
             labels=labels,
             sampling=wanted,
             guidance=guided,
             size=shape,
             batch_size=batch_size,
-            progress=lambda done, _: show(done, f"{len(numbers)} images"),
+            progress=lambda done, _: show(done, f"{len(drawn_seeds)} images"),
         )
     pixels = to_uint8(drawn)
     if out:
         names = model.config.class_names
-        captions = [str(n) for n in labels or numbers]
+        captions = [str(n) for n in labels or drawn_seeds]
         if labels and names:
             captions = [names[label] for label in labels]
-        columns = _columns(len(numbers), len(chosen or range(model.config.model.num_classes)))
+        columns = _columns(len(drawn_seeds), len(chosen or range(model.config.model.num_classes)))
         write_png(out, picture_grid(pixels, captions, columns))
-        say(f"{len(numbers)} images in {out}")
+        say(f"{len(drawn_seeds)} images in {out}")
     if images:
-        write_images(images, pixels, numbers)
-        say(f"{len(numbers)} files in {images}")
+        write_images(images, pixels, drawn_seeds)
+        say(f"{len(drawn_seeds)} files in {images}")
     if npz:
         write_npz(npz, pixels, labels)
         say(f"arr_0 {pixels.shape} in {npz}")
@@ -117,26 +118,3 @@ def _columns(count: int, classes: int) -> int | None:
 
 def _changed(config, **changes):
     return replace(config, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    """The whole numbers of "0-63", "1,5,9" or a mix of both."""
-    numbers = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"{option} takes numbers like 0-63 or 1,5,9, not {text!r}")
-        several = range(int(first), int(last or first) + 1)
-        if not several:
-            raise ValueError(f"{option} {part!r} names no number; ranges go upwards, like 0-63")
-        numbers += several
-    return numbers
-
-
-def _pair(option: str, text: str, separator: str, kind: type) -> tuple:
-    try:
-        first, second = (kind(part) for part in text.split(separator))
-    except ValueError:
-        example = f"0.1{separator}0.8" if kind is float else f"8{separator}16"
-        raise ValueError(f"{option} takes two numbers like {example}, not {text!r}") from None
-    return first, second

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from diffussm.config import choose
@@ -199,29 +198,26 @@ class DiffuSSM(nn.Module):
 
     def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:
         rows, columns = self.config.tokens(*x_t.shape[2:])
-        patch, ratio = self.config.patch_size, self.config.hourglass_ratio
-        tokens = rearrange(
-            x_t,
-            "b c (row p) (col m q) -> b (row col) (m p q c)",
-            p=patch,
-            q=patch,
-            m=ratio,
-        )
-        x = self.embed(tokens)
+        x = self.embed(self._tokens(x_t, rows, columns))
         x = x + grid_positions(rows, columns, x.shape[-1], x.device).to(x.dtype)
         condition = self._condition(t, y)
         read = SCANS[self.config.scan]
         for number, block in enumerate(self.blocks):
             x = block(x, condition, read(number, rows))
         shift, scale = self.final_modulation(condition)
-        return rearrange(
-            self.decode(self.final_norm(x, scale, shift)),
-            "b (row col) (m p q c) -> b c (row p) (col m q)",
-            row=rows,
-            p=patch,
-            q=patch,
-            m=ratio,
-        )
+        return self._image(self.decode(self.final_norm(x, scale, shift)), rows, columns)
+
+    def _tokens(self, image: Tensor, rows: int, columns: int) -> Tensor:
+        """Pixels of each token side by side: its patches, in them rows, columns and channels."""
+        patch, ratio = self.config.patch_size, self.config.hourglass_ratio
+        grid = image.reshape(*image.shape[:2], rows, patch, columns, ratio, patch)
+        return grid.permute(0, 2, 4, 5, 3, 6, 1).flatten(3).flatten(1, 2)
+
+    def _image(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
+        """The way back from `_tokens`, for any number of channels."""
+        patch, ratio = self.config.patch_size, self.config.hourglass_ratio
+        grid = tokens.reshape(len(tokens), rows, columns, ratio, patch, patch, -1)
+        return grid.permute(0, 6, 1, 4, 2, 3, 5).flatten(4).flatten(2, 3)
 
     def _condition(self, t: Tensor, y: Tensor | None) -> Tensor:
         check_labels(y, self.config.num_classes)

@@ -143,12 +143,13 @@ def find_recipe(name: str) -> Path:
 def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """The tables of a TOML recipe with settings like "training.batch_size=64" over them.
 
-    Raises ValueError for text that is not TOML or a setting that names no key of a table.
+    A recipe that says base = "digits" has that file's tables wherever it has none of its own.
+    Raises ValueError for text that is not TOML, a base that is not there or has a base itself, or
+    a setting that names no key of a table.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML recipe: {error}") from None
+    tables = _toml(path)
+    if "base" in tables:
+        tables = _base(path, tables.pop("base")) | tables
     for setting in settings:
         key, equals, text = setting.partition("=")
         table, _, name = key.strip().partition(".")
@@ -228,6 +229,23 @@ def _model(table: Mapping[str, Any], data: ImageDataset) -> tuple[str, Any]:
             f"model.num_classes is {config.num_classes}; the data have {classes} (0: unconditional)"
         )
     return name, config
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML recipe: {error}") from None
+
+
+def _base(path: Path, name: Any) -> dict[str, Any]:
+    base = path.with_name(f"{name}.toml")
+    if not base.is_file():
+        raise ValueError(f"{path} begins with the recipe {name!r}, but there is no {base}")
+    tables = _toml(base)
+    if "base" in tables:
+        raise ValueError(f"{path} begins with {name!r}, which has a base itself; take that one")
+    return tables
 
 
 def _table(name: str, value: Any) -> dict[str, Any]:

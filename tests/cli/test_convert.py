@@ -1,0 +1,92 @@
+"""`diffussm convert`: published files become runs that draw, and runs become others' files."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from test_mistakes import assert_refused
+from tiny import awake
+
+from diffussm import load
+from diffussm.models.dit import DiT, DiTConfig
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A tiny DiT in the published form: latents of four channels, five classes."""
+    torch.manual_seed(0)
+    config = DiTConfig(input_size=4, num_classes=5, d_model=16, depth=2, num_heads=2)
+    model = awake(DiT(config))
+    torch.save({"ema": model.state_dict(), "opt": {}}, tmp_path / "DiT.pt")
+    return tmp_path / "DiT.pt"
+
+
+@pytest.fixture
+def autoencoder(tmp_path):
+    AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+    ).save_pretrained(tmp_path / "autoencoder")
+    return tmp_path / "autoencoder"
+
+
+def test_a_published_checkpoint_draws(tmp_path, diffussm, published, autoencoder):
+    run, array = tmp_path / "run", tmp_path / "drawn.npz"
+    said = diffussm("convert", published, "--out", run, "--heads", 2)
+    assert said.code == 0, said.err
+    assert f"diffussm sample {run}" in said.out
+    words = ["--seeds", "0-6", "--steps", 2, "--autoencoder", autoencoder, "--npz", array]
+    said = diffussm("sample", run, *words, "--out", tmp_path / "grid.png")
+    assert said.code == 0, said.err
+    assert np.load(array)["arr_0"].shape == (7, 32, 32, 3)
+    assert np.load(array)["arr_1"].tolist() == [0, 1, 2, 3, 4, 0, 1]
+    assert (tmp_path / "grid.png").exists()
+    assert "DiT" in diffussm("info", run).out
+
+
+def test_and_goes_back_to_the_bit(tmp_path, diffussm, published):
+    diffussm("convert", published, "--out", tmp_path / "run", "--heads", 2)
+    said = diffussm("convert", tmp_path / "run", "--to", "dit", "--out", tmp_path / "back.pt")
+    assert said.code == 0, said.err
+    before, after = torch.load(published)["ema"], torch.load(tmp_path / "back.pt")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_what_cannot_be_converted(tmp_path, diffussm, published, trained):
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    for words, sentence in (
+        ([tmp_path / "absent.pt"], "there is no checkpoint"),
+        ([published], "give num_heads"),
+        ([published, "--size", "8x8"], "give num_heads"),
+        ([published, "--heads", 2, "--size", "big"], "--size takes two numbers like 8x16"),
+        ([published, "--heads", 2, "--size", "8x16"], "has other shapes"),
+        ([trained], "say what to make of it with --to"),
+        ([trained / "model.safetensors"], "say what to make of it with --to"),
+        ([trained, "--to", "onx"], "did you mean 'onnx'"),
+        ([trained, "--to", "dit"], "is a DiffuSSM; --to dit writes DiTs"),
+        ([trained, "--to", "onnx", "--push", "a/b"], "--push uploads what --to diffusers writes"),
+        ([trained, "--to", "onnx", "--batch", -1], "--batch must be 0 (any number) or more"),
+        ([published, "--to", "diffusers"], "is damaged or not a safetensors file"),
+    ):
+        assert_refused(diffussm("convert", *words, "--out", out), sentence)
+        assert not out.exists()
+
+
+def test_a_model_is_not_overwritten(tmp_path, diffussm, published, trained):
+    before = (trained / "model.safetensors").read_bytes()
+    said = diffussm("convert", published, "--heads", 2, "--out", trained)
+    assert_refused(said, "holds a model already")
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_a_latent_model_without_its_autoencoder(tmp_path, diffussm, published):
+    diffussm("convert", published, "--out", tmp_path / "run", "--heads", 2)
+    assert load(tmp_path / "run").config.autoencoder.scale == 0.18215
+    words = ["sample", tmp_path / "run", "--out", tmp_path / "new" / "grid.png", "--autoencoder"]
+    assert_refused(diffussm(*words, tmp_path), "give the folder of an AutoencoderKL")
+    assert not (tmp_path / "new").exists()
