@@ -194,3 +194,26 @@ def test_one_line_a_step(tmp_path):
     assert not any(line["skipped"] for line in lines)
     for line in lines:
         assert line["loss"] == pytest.approx(line["simple"] + line["bound"], rel=1e-5)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    first = Run(WANTED, tmp_path / "run", CPU)
+    steps = first.steps()
+    next(steps)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="another process trains in"):
+        Run(WANTED, tmp_path / "run", CPU)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    first.close()
+    Run(WANTED, tmp_path / "run", CPU).close()
+
+
+def test_a_folder_that_could_not_be_opened_is_let_go(tmp_path):
+    train(WANTED, tmp_path)
+    state = tmp_path / "state" / "training.pt"
+    content = state.read_bytes()
+    state.write_bytes(content[:100])
+    with pytest.raises(ValueError, match="is damaged"):
+        Run(WANTED, tmp_path, CPU)
+    state.write_bytes(content)
+    Run(WANTED, tmp_path, CPU).close()

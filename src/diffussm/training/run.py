@@ -10,6 +10,8 @@ The model is written before the state. A kill in between leaves a model that is 
 going on from the state reaches the same model again.
 """
 
+import fcntl
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,8 @@ class Run:
     """One run folder, opened to begin or to go on.
 
     Raises ValueError where the folder holds something else, another recipe (unless
-    `accept_changes`) or a damaged state, and OSError where it cannot be written.
+    `accept_changes`) or a damaged state or is trained in by another process, and OSError where
+    it cannot be written.
     """
 
     def __init__(
@@ -56,12 +59,17 @@ class Run:
         self.recipe, self.folder = recipe, folder
         self.data = DATASETS[recipe.data.name]()
         self.trainer = Trainer(recipe, self.data, device)
-        state = folder / STATE_FILE
-        if state.exists():
-            _restore(self.trainer, state)
-        _make_folder(folder, recipe)  # only now: a mistake found above leaves no trace
-        self.resumed_at = self.trainer.images
-        self._metrics = Metrics(folder, self.resumed_at, tensorboard)
+        make_folder(folder)  # only now: a mistake found above leaves no trace
+        self._held = _hold(folder)
+        try:
+            if (folder / STATE_FILE).exists():
+                _restore(self.trainer, folder / STATE_FILE)
+            _fill_folder(folder, recipe)
+            self.resumed_at = self.trainer.images
+            self._metrics = Metrics(folder, self.resumed_at, tensorboard)
+        except BaseException:
+            os.close(self._held)
+            raise
         self._saved_at = self.resumed_at
 
     def steps(self) -> Iterator[Step]:
@@ -98,6 +106,7 @@ class Run:
     def close(self) -> None:
         """Close the records; the run can be opened again."""
         self._metrics.close()
+        os.close(self._held)
 
     def _header(self) -> Header:
         recipe = self.recipe
@@ -145,8 +154,23 @@ def _check_folder(folder: Path, wanted: Recipe, accept_changes: bool) -> None:
         raise ValueError(f"{folder} is not empty and holds no run; give a new folder")
 
 
-def _make_folder(folder: Path, recipe: Recipe) -> None:
-    make_folder(folder)
+def _hold(folder: Path) -> int:
+    """Keep other processes from training in `folder` until what this gives is closed.
+
+    The system lets go by itself where a process dies.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ValueError(
+            f"another process trains in {folder}; wait for it, or give another folder"
+        ) from None
+    return descriptor
+
+
+def _fill_folder(folder: Path, recipe: Recipe) -> None:
     text = to_toml(recipe.as_dict())
     write_safely(
         folder / RECIPE_FILE, lambda temporary: temporary.write_text(text, encoding="utf-8")
