@@ -201,11 +201,16 @@ class DiffuSSM(nn.Module):
         x = self.embed(self._tokens(x_t, rows, columns))
         x = x + grid_positions(rows, columns, x.shape[-1], x.device).to(x.dtype)
         condition = self._condition(t, y)
+        x = self.through_blocks(x, condition, rows)
+        shift, scale = self.final_modulation(condition)
+        return self._image(self.decode(self.final_norm(x, scale, shift)), rows, columns)
+
+    def through_blocks(self, x: Signal, condition: Condition, rows: int) -> Signal:
+        """`x` after all blocks, an image of `rows` rows of tokens."""
         read = SCANS[self.config.scan]
         for number, block in enumerate(self.blocks):
             x = block(x, condition, read(number, rows))
-        shift, scale = self.final_modulation(condition)
-        return self._image(self.decode(self.final_norm(x, scale, shift)), rows, columns)
+        return x
 
     def _tokens(self, image: Tensor, rows: int, columns: int) -> Tensor:
         """Pixels of each token side by side: its patches, in them rows, columns and channels."""

@@ -7,10 +7,16 @@ from torch import nn
 from diffussm.config import choose, from_dict, unknown
 from diffussm.models.diffussm import DiffuSSM, DiffuSSMConfig
 from diffussm.models.dit import DIT_PRESETS, DiT, DiTConfig
+from diffussm.models.unet import UNET_PRESETS, UNet, UNetConfig
+from diffussm.models.uvissm import UViSSM, UViSSMConfig
+from diffussm.models.uvit import UVIT_PRESETS, UViT, UViTConfig
 
 MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "DiffuSSM": (DiffuSSM, DiffuSSMConfig),
+    "UViSSM": (UViSSM, UViSSMConfig),
     "DiT": (DiT, DiTConfig),
+    "U-ViT": (UViT, UViTConfig),
+    "U-Net": (UNet, UNetConfig),
 }
 
 # Widths of S and XL and the depth of XL are the paper's; its L is a misprint (786), and the other
@@ -20,8 +26,13 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "DiffuSSM-S": ("DiffuSSM", {"d_model": 384, "depth": 13}),
     "DiffuSSM-L": ("DiffuSSM", {"d_model": 768, "depth": 25}),
     "DiffuSSM-XL": ("DiffuSSM", {"d_model": 1152, "depth": 29}),
+    "UViSSM": ("UViSSM", {}),
     "DiT": ("DiT", {}),
-} | {name: ("DiT", options) for name, options in DIT_PRESETS.items()}
+    "U-ViT": ("U-ViT", {}),
+    "U-Net": ("U-Net", {}),
+}
+for _family, _sizes in (("DiT", DIT_PRESETS), ("U-ViT", UVIT_PRESETS), ("U-Net", UNET_PRESETS)):
+    PRESETS |= {name: (_family, options) for name, options in _sizes.items()}
 
 
 def model_config(name: str, options: dict[str, Any], where: str = "") -> Any:

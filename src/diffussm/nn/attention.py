@@ -24,11 +24,11 @@ class Attention(nn.Module):
     Raises ValueError where `heads` do not divide `dim`.
     """
 
-    def __init__(self, dim: int, heads: int):
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True):
         super().__init__()
         check_heads(dim, heads)
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Signal) -> Signal:

@@ -40,7 +40,8 @@ def initialize(network: nn.Module) -> None:
             zero(module.linear)
 
 
-def zero(linear: nn.Linear) -> None:
+def zero(layer: nn.Linear | nn.Conv2d) -> None:
     """Make a layer output 0 whatever its input."""
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
