@@ -9,6 +9,9 @@ from diffussm.analysis.ssm_flops import SSM_COSTS, krylov_products
 from diffussm.models import MODELS, DiffuSSMConfig, build, create_model, model_config
 from diffussm.models.dit import DiTConfig
 from diffussm.models.dit_blocks import CONDITIONINGS
+from diffussm.models.unet import UNetConfig
+from diffussm.models.uvissm import UViSSMConfig
+from diffussm.models.uvit import UViTConfig
 from diffussm.ops.krylov import krylov
 from diffussm.ssm.choices import SSMS
 
@@ -125,6 +128,48 @@ def test_dit_costs_what_is_published(name, size, giga):
     counted = cost(model_config(name, {}), size, size)
     assert counted.total == pytest.approx(giga * 1e9, rel=0.005)
     assert counted.tokens == (size // 2) ** 2
+
+
+# Bao et al., 2023, table 2; Dhariwal and Nichol's U-Net as Peebles and Xie count it, table 2
+@pytest.mark.parametrize(
+    ("name", "size", "giga"),
+    [("U-ViT-L/2", 32, 77), ("U-ViT-H/2", 32, 133), ("ADM-256", 256, 1120)],
+)
+def test_the_baselines_cost_what_is_published(name, size, giga):
+    assert cost(model_config(name, {}), size, size).total == pytest.approx(giga * 1e9, rel=0.008)
+
+
+BASELINES = [
+    UViTConfig(d_model=16, depth=5, num_heads=2, num_classes=3),
+    UViTConfig(d_model=16, depth=1, num_heads=2, num_classes=0, patch_size=4),
+    UViTConfig(d_model=16, depth=3, num_heads=2, mlp_ratio=2.5, learned_variance=True),
+    UNetConfig(base_channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(1,)),
+    UNetConfig(base_channels=32, multipliers=(2, 1), blocks=2, attention_levels=()),
+    UNetConfig(base_channels=64, multipliers=(1,), attention_levels=(0,), num_classes=0),
+    UViSSMConfig(d_model=12, depth=5, d_state=8),
+]
+
+
+@pytest.mark.parametrize("config", BASELINES, ids=str)
+def test_the_formula_counts_every_baseline(config):
+    network, channels = build(config), config.in_channels
+    labels = torch.zeros(1, dtype=torch.long) if config.num_classes else None
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.randn(1, channels, 8, 16), torch.zeros(1).long(), labels)
+    flops = counter.get_flop_counts()["Global"]
+    seen = sum(flops.get(kind, 0) for kind in (aten.addmm, aten.mm, aten.convolution))
+    assert cost(config, 8, 16).linears == seen / 2
+
+
+def test_the_mixing_of_the_baselines():
+    """By hand: no counter sees attention on a CPU."""
+    vit = cost(UViTConfig(d_model=16, depth=5, num_heads=2), 8, 16)
+    assert (vit.positions, vit.mixing) == (34, 5 * 2 * 34**2 * 16)
+    small = UNetConfig(base_channels=32, multipliers=(1, 2, 2), blocks=1, attention_levels=(1,))
+    unet = cost(small, 8, 16)  # two attentions on the way up, one down, one in the middle
+    assert (unet.positions, unet.mixing) == (32, 3 * 2 * 32**2 * 64 + 2 * 8**2 * 64)
+    straight = DiffuSSMConfig(d_model=12, depth=5, d_state=8)
+    assert cost(BASELINES[-1], 8, 16).mixing == cost(straight, 8, 16).mixing
 
 
 @pytest.mark.parametrize("classes", [0, 10])

@@ -51,9 +51,15 @@ def test_xl_has_the_published_size(matrices, count):
 def test_every_preset_builds_and_runs(name):
     with torch.device("meta"):
         assert type(build(model_config(name, {}))) is MODELS[PRESETS[name][0]][0]
-    small = create_model(name, input_size=8, num_classes=10, d_model=48, depth=1)
+    width = (
+        {"base_channels": 64, "blocks": 1}
+        if PRESETS[name][0] == "U-Net"
+        else {"d_model": 48, "depth": 1}
+    )
+    options = {"input_size": 32, "in_channels": 4, "num_classes": 10, "learned_variance": True}
+    small = create_model(name, **options, **width)
     t, y = torch.tensor([0, 999]), torch.tensor([0, 10])
-    assert small(torch.randn(2, 4, 8, 8), t, y).shape == (2, 8, 8, 8)
+    assert small(torch.randn(2, 4, 32, 32), t, y).shape == (2, 8, 32, 32)
 
 
 def test_published_widths_and_depths():

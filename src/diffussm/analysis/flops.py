@@ -5,34 +5,18 @@ against counted ones where a counter can see. As in the literature a "Gflop" is 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from diffussm.analysis.cost import Cost
 from diffussm.analysis.ssm_flops import SSM_COSTS
+from diffussm.analysis.unet_flops import unet_cost, uvit_cost
 from diffussm.models.diffussm import MATRICES, DiffuSSMConfig
 from diffussm.models.dit import DiTConfig
+from diffussm.models.unet import UNetConfig
+from diffussm.models.uvissm import UViSSMConfig
+from diffussm.models.uvit import UViTConfig
 from diffussm.nn.embeddings import FREQUENCIES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Multiply-adds of the parts of a forward pass."""
-
-    linears: int
-    """Matrix products."""
-    mixing: int
-    """What carries information along the sequence: FFTs of convolutions, scans, attention."""
-    kernels: int
-    """Making the kernels: once a batch in training, once in all while sampling."""
-    positions: int
-    """Sequence length that the state space layer, or attention, works on."""
-    tokens: int
-    """Length of the residual stream."""
-
-    @property
-    def total(self) -> int:
-        """Linears and mixing, what the paper counts."""
-        return self.linears + self.mixing
 
 
 def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
@@ -59,6 +43,13 @@ def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
         positions=positions,
         tokens=tokens,
     )
+
+
+def uvissm_cost(config: UViSSMConfig, height: int, width: int) -> Cost:
+    """Cost of a UViSSM, a DiffuSSM with long skips; ValueError where the image does not fit."""
+    straight = diffussm_cost(config, height, width)
+    skips = config.depth // 2 * straight.tokens * 2 * config.d_model**2
+    return replace(straight, linears=straight.linears + skips)
 
 
 def dit_cost(config: DiTConfig, height: int, width: int) -> Cost:
@@ -90,7 +81,10 @@ def dit_cost(config: DiTConfig, height: int, width: int) -> Cost:
 
 COSTS: dict[type, Callable[[Any, int, int], Cost]] = {
     DiffuSSMConfig: diffussm_cost,
+    UViSSMConfig: uvissm_cost,
     DiTConfig: dit_cost,
+    UViTConfig: uvit_cost,
+    UNetConfig: unet_cost,
 }
 
 

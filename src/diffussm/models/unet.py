@@ -1,4 +1,4 @@
-"""The ADM U-Net: convolutions on a pyramid of feature maps, with attention on chosen levels or none.
+"""The ADM U-Net: convolutions on a pyramid of feature maps, attention on chosen levels or none.
 
     down     blocks on each level, then half the size; every map is kept
     middle   block, attention, block

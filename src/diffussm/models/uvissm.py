@@ -36,10 +36,11 @@ class UViSSM(DiffuSSM):
     def __init__(self, config: UViSSMConfig):
         super().__init__(config)
         dim = config.d_model
-        self.skips = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in range(config.depth // 2))
-        for linear in self.skips:
+        skips = [nn.Linear(2 * dim, dim) for _ in range(config.depth // 2)]
+        for linear in skips:
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
+        self.skips = nn.ModuleList(skips)
 
     def through_blocks(self, x: Signal, condition: Condition, rows: int) -> Signal:
         read, half = SCANS[self.config.scan], len(self.skips)

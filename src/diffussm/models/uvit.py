@@ -116,7 +116,7 @@ class UViTBlock(nn.Module):
         self.mlp = Perceptron(dim, mlp_width)
 
     def forward(self, x: Signal, kept: Signal | None = None) -> Signal:
-        if self.skip_linear is not None:
+        if self.skip_linear is not None and kept is not None:
             x = self.skip_linear(torch.cat([x, kept], dim=-1))
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))

@@ -9,11 +9,15 @@ Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, sect
 """
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffussm.nn.attention import Attention
 from diffussm.nn.initialization import zero
-from diffussm.shapes import Condition, Image, Predicted
+from diffussm.shapes import Condition, Image
+
+Map = Float[Tensor, "batch out out_height out_width"]
+"""A feature map, of another size and with other channels than the one before."""
 
 
 def halve(x: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
         zero(self.conv_out)
 
-    def forward(self, x: Image, condition: Condition) -> Predicted:
+    def forward(self, x: Image, condition: Condition) -> Map:
         h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
         scale, shift = self.modulation(F.silu(condition))[..., None, None].chunk(2, dim=1)
         h = self.norm_out(h) * (1 + scale) + shift
