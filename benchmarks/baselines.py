@@ -28,6 +28,11 @@ RECIPES = [
     "digits-dit-cross-attention",
     "digits-dit-in-context",
     "digits-dit-madds",
+    "digits-uvissm",
+    "digits-uvit",
+    "digits-uvit-madds",
+    "digits-unet",
+    "digits-unet-without-attention",
 ]
 
 

@@ -226,7 +226,7 @@ def test_the_digits_siblings_match_digits(name):
     size, other = (_multiply_adds if name.endswith("-madds") else _parameters)(
         ours.model, theirs.model
     )
-    assert abs(other / size - 1) < 0.07
+    assert abs(other / size - 1) < 0.09
     assert ours.as_dict() | {"model": None} == theirs.as_dict() | {"model": None}
 
 
