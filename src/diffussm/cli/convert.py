@@ -1,6 +1,7 @@
 """`diffussm convert`: other people's files to ours, and ours to theirs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -25,6 +26,9 @@ def convert(
         None, help="Attention heads of a .pt whose width is none of the published ones."
     ),
     batch: int = typer.Option(1, help="Images at a time that an export takes; 0 for any number."),
+    autoencoder: str | None = typer.Option(
+        None, help="Folder or Hub name of what decodes latents, for diffusers; else as named."
+    ),
     push: str | None = typer.Option(
         None, help="Upload the diffusers folder to the Hub too, as OWNER/NAME."
     ),
@@ -33,16 +37,22 @@ def convert(
 
     A published checkpoint becomes a run folder: diffussm convert DiT-XL-2-256x256.pt --out runs/dit
     """
-    shape = None if size is None else pair("--size", size, "x", int)
     if push and to != "diffusers":
         raise ValueError("--push uploads what --to diffusers writes; say both")
     if batch < 0:
         raise ValueError(f"--batch must be 0 (any number) or more, not {batch}")
+    options = Options(
+        size=None if size is None else pair("--size", size, "x", int),
+        heads=heads,
+        batch=batch or None,
+        autoencoder=autoencoder,
+        name=push,
+    )
     if to is not None:
-        choose("target", to, TARGETS)(source, out, shape, batch)
+        choose("target", to, TARGETS)(source, out, options)
         say(f"{source} as {to} in {out}")
     else:
-        _read(source, out, shape, heads)
+        _read(source, out, options)
         say(f"{out} holds the model; try: diffussm sample {out} --out grid.png")
     if push:
         from diffussm.interop.hub import push as upload
@@ -50,7 +60,20 @@ def convert(
         say(f"uploaded to {upload(out, push)}")
 
 
-def _read(source: Path, out: Path, size: tuple[int, int] | None, heads: int | None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line says; each format takes what concerns it."""
+
+    size: tuple[int, int] | None
+    heads: int | None
+    batch: int | None
+    """None for any number."""
+    autoencoder: str | None
+    name: str | None
+    """On the Hub."""
+
+
+def _read(source: Path, out: Path, options: Options) -> None:
     from diffussm.checkpoint import MODEL_FILE, make_folder, save_model
     from diffussm.interop.dit_checkpoint import convert_dit
 
@@ -65,16 +88,16 @@ def _read(source: Path, out: Path, size: tuple[int, int] | None, heads: int | No
         make_folder(out)
         save_model(out / MODEL_FILE, network, header)
     else:
-        convert_dit(source, out, num_heads=heads, input_size=size)
+        convert_dit(source, out, num_heads=options.heads, input_size=options.size)
 
 
-def _diffusers(source: Path, out: Path, size: tuple[int, int] | None, batch: int) -> None:
+def _diffusers(source: Path, out: Path, options: Options) -> None:
     from diffussm.interop.diffusers_folder import export_folder
 
-    export_folder(source, out)
+    export_folder(source, out, name=options.name, autoencoder=options.autoencoder)
 
 
-def _dit(source: Path, out: Path, size: tuple[int, int] | None, batch: int) -> None:
+def _dit(source: Path, out: Path, options: Options) -> None:
     from diffussm.checkpoint import load_model
     from diffussm.interop.dit_checkpoint import write_dit
     from diffussm.models.dit import DiT
@@ -85,21 +108,21 @@ def _dit(source: Path, out: Path, size: tuple[int, int] | None, batch: int) -> N
     write_dit(network, out)
 
 
-def _torch_export(source: Path, out: Path, size: tuple[int, int] | None, batch: int) -> None:
+def _torch_export(source: Path, out: Path, options: Options) -> None:
     from diffussm.checkpoint import load_model
     from diffussm.interop.export import export_program
 
-    export_program(load_model(source)[0], out, size=size, batch=batch or None)
+    export_program(load_model(source)[0], out, size=options.size, batch=options.batch)
 
 
-def _onnx(source: Path, out: Path, size: tuple[int, int] | None, batch: int) -> None:
+def _onnx(source: Path, out: Path, options: Options) -> None:
     from diffussm.checkpoint import load_model
     from diffussm.interop.export import export_onnx
 
-    export_onnx(load_model(source)[0], out, size=size, batch=batch or None)
+    export_onnx(load_model(source)[0], out, size=options.size, batch=options.batch)
 
 
-TARGETS: dict[str, Callable[[Path, Path, tuple[int, int] | None, int], None]] = {
+TARGETS: dict[str, Callable[[Path, Path, Options], None]] = {
     "diffusers": _diffusers,
     "dit": _dit,
     "torch-export": _torch_export,

@@ -6,6 +6,21 @@ import typer
 
 from diffussm.cli.arguments import sizes as parse_sizes
 
+LATENT_CHANNELS = 4
+
+SAID = {
+    "d_model": "width {}",
+    "depth": "{} blocks",
+    "patch_size": "patch {}",
+    "hourglass_ratio": "M = {}",
+    "conditioning": "{}",
+    "base_channels": "{} channels",
+    "multipliers": "times {} on its levels",
+    "blocks": "{} blocks each",
+    "attention_levels": "attention on levels {}",
+}
+"""Settings that make a model the size it is, in words."""
+
 
 def info(
     model: str = typer.Argument(help="A preset's name (DiffuSSM-XL), a run folder or model file."),
@@ -16,7 +31,8 @@ def info(
 ) -> None:
     """Print size and cost: diffussm info DiffuSSM-XL --size 256,512,1024
 
-    Presets work on latents with an eighth of an image's side; DiT's stand beside them.
+    Presets work on latents with an eighth of an image's side, U-Nets on pixels. DiT's cost stands
+    beside DiffuSSM's.
     """
     from rich.console import Console
     from rich.table import Table
@@ -26,7 +42,8 @@ def info(
     from diffussm.models import PRESETS, model_config
 
     if model in PRESETS or not Path(model).exists():
-        config, reduction, trained = model_config(model, {"ssm": ssm} if ssm else {}), 8, ""
+        config, trained = model_config(model, {"ssm": ssm} if ssm else {}), ""
+        reduction = 8 if config.in_channels == LATENT_CHANNELS else 1
         sizes = parse_sizes(size or "256,512,1024")
         network = _sized_up(config)
     elif ssm:
@@ -85,12 +102,10 @@ def _sized_up(config):
 
 def _described(config) -> str:
     """The settings that make a model the size it is."""
-    said = [f"width {config.d_model}", f"{config.depth} blocks", f"patch {config.patch_size}"]
-    if hasattr(config, "hourglass_ratio"):
-        said.append(f"M = {config.hourglass_ratio}")
-    if hasattr(config, "conditioning"):
-        said.append(config.conditioning)
-    return ", ".join(said)
+    found = [
+        (words, getattr(config, name)) for name, words in SAID.items() if hasattr(config, name)
+    ]
+    return ", ".join(words.format(value if value != () else "none") for words, value in found)
 
 
 def _mixer(config, network) -> str:
