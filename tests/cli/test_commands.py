@@ -14,6 +14,9 @@ from diffussm.generation import to_uint8
 from diffussm.models import create_model
 from diffussm.models.diffussm import SSMS
 from diffussm.models.dit_blocks import CONDITIONINGS
+from diffussm.training.recipe import recipes_folder
+
+BUILT_IN = sorted(path.stem for path in recipes_folder().glob("*.toml"))
 
 
 def test_train_writes_a_run_and_says_where(tmp_path, tiny_train):
@@ -129,6 +132,25 @@ def test_every_layer_trains_and_samples(tmp_path, tiny_train, diffussm, ssm):
     assert tiny_train(run, f"model.ssm={ssm}").code == 0
     assert diffussm("sample", run, "--out", tmp_path / "a.png", "--seeds", "0-3").code == 0
     assert f"{ssm} in both directions" in diffussm("info", run).out
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name.startswith("digits-")])
+def test_every_sibling_trains_resumes_and_samples(tmp_path, diffussm, name):
+    def train(run, images):
+        settings = [f"training.images={images}", "training.batch_size=2"]
+        settings += ["training.lr_schedule=constant", "training.preview_every=0"]
+        words = [word for setting in settings for word in ("--set", setting)]
+        said = diffussm("train", name, "--out", run, *words, "--accept-changes")
+        assert said.code == 0, said.err
+
+    train(tmp_path / "once", 8)
+    train(tmp_path / "twice", 4)
+    train(tmp_path / "twice", 8)
+    once, twice = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("once", "twice"))
+    assert once == twice
+    words = ["--seeds", "0-3", "--steps", "2", "--size", "8x12", "--out", tmp_path / "a.png"]
+    assert diffussm("sample", tmp_path / "once", *words).code == 0
+    assert "8 images seen" in diffussm("info", tmp_path / "once").out
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)

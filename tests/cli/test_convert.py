@@ -90,3 +90,35 @@ def test_a_latent_model_without_its_autoencoder(tmp_path, diffussm, published):
     words = ["sample", tmp_path / "run", "--out", tmp_path / "new" / "grid.png", "--autoencoder"]
     assert_refused(diffussm(*words, tmp_path), "give the folder of an AutoencoderKL")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_goes_to_diffusers_and_comes_back(tmp_path, diffussm, trained):
+    said = diffussm("convert", trained, "--to", "diffusers", "--out", tmp_path / "hub")
+    assert said.code == 0, said.err
+    assert (tmp_path / "hub" / "model_index.json").is_file()
+    assert diffussm("convert", tmp_path / "hub", "--out", tmp_path / "back").code == 0
+    before, after = load(trained), load(tmp_path / "back")
+    assert after.config == before.config
+    weights = after.model.state_dict()
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(weights[name], tensor)
+    again = diffussm("convert", trained, "--to", "diffusers", "--out", tmp_path / "hub")
+    assert_refused(again, "is there already and not an empty folder")
+
+
+def test_nothing_is_pushed_offline(tmp_path, diffussm, trained, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+    words = ["--to", "diffusers", "--out", tmp_path / "hub", "--push", "me/digits"]
+    assert_refused(diffussm("convert", trained, *words), "HF_HUB_OFFLINE is set")
+    assert "me/digits" in (tmp_path / "hub" / "README.md").read_text()  # whole, to push later
+
+
+@pytest.mark.parametrize("recipe", ["digits-dit", "digits-uvissm", "digits-unet"])
+def test_only_diffussm_brings_its_code(tmp_path, diffussm, recipe):
+    run = tmp_path / "run"
+    settings = ["training.images=4", "training.batch_size=2", "training.preview_every=0"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert diffussm("train", recipe, "--out", run, *words).code == 0
+    said = diffussm("convert", run, "--to", "diffusers", "--out", tmp_path / "hub")
+    assert_refused(said, "only DiffuSSM brings its own code to diffusers")
+    assert not (tmp_path / "hub").exists()

@@ -181,6 +181,8 @@ def _whole(folder: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o755)
+        for file in part.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors lets only its owner read a file
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
