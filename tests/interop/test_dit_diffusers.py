@@ -71,6 +71,19 @@ def test_what_the_uncorrected_constants_cost(tmp_path):
     assert off == pytest.approx(0.83, abs=0.02)
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_faint_tokens_show_the_eps_of_the_norms(silent):
+    dit = drawn()
+    if silent:  # then the second norm's input is as faint as the first one's
+        for parameter in dit.blocks[0].attn.proj.parameters():
+            parameter.zero_()
+    told = (dit.t_embedder(TIMES) + dit.y_embedder(LABELS))[:, None]
+    x = 1e-3 * torch.randn(2, 16, 16)  # of variance 1e-6, as eps is
+    block = dit_diffusers.to_diffusers(dit).transformer_blocks[0]
+    expected = block(x, timestep=TIMES, class_labels=LABELS)
+    torch.testing.assert_close(dit.blocks[0](x, told), expected, rtol=1e-5, atol=1e-5)
+
+
 OTHERS = {
     "adaln blocks": {"conditioning": "adaln"},
     "no classes": {"num_classes": 0},
