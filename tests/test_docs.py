@@ -1,6 +1,8 @@
 """The pages tell the truth: their code runs, their names exist, their links lead somewhere."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from diffussm.data import DATASETS
 from diffussm.diffusion import SAMPLERS, SCHEDULES
+from diffussm.interop.diffusers_folder import export_folder
 from diffussm.nn.scan_order import SCANS
 from diffussm.ssm.choices import SSMS
 from diffussm.ssm.discretization import DISCRETIZATIONS
@@ -54,8 +57,12 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("diffussm.data.DATASETS", dict(DATASETS))
     namespace = {}
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     for _, code in FENCED.findall((ROOT / "README.md").read_text()):
-        if "import" in code:
+        if "DiffusionPipeline" in code:
+            export_folder("runs/tour", "digits-hub")
+            subprocess.run([sys.executable, "-c", code], check=True)
+        elif "import" in code:
             exec(code, namespace)
     assert namespace["images"].shape == (10, 1, 8, 8)
     assert namespace["DATASETS"]["mine"]().shape == (3, 16, 16)
