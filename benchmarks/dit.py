@@ -20,7 +20,7 @@ def report(repeats: int) -> str:
     for parameter in ours.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
-    theirs = to_diffusers(ours)
+    theirs = to_diffusers(ours).requires_grad_(True)
     x, t = torch.randn(4, 4, 32, 32), torch.tensor([0, 10, 500, 999])
     y = torch.tensor([1, 2, 3, 1000])
     with torch.no_grad():

@@ -31,11 +31,12 @@ def tiny(**options):
     return model
 
 
-def test_adm_has_the_published_size():
+@pytest.mark.parametrize(("name", "published"), [("ADM-256", 553_838_086), ("ADM-64", 295_904_454)])
+def test_adm_has_the_published_size(name, published):
     with torch.device("meta"):
-        model = UNet(UNetConfig(**UNET_PRESETS["ADM-256"]))
-    no_label = 4 * 256  # our table's last row
-    assert sum(p.numel() for p in model.parameters()) == 553_838_086 + no_label
+        model = UNet(UNetConfig(**UNET_PRESETS[name]))
+    no_label = model.config.told  # our table's last row
+    assert sum(p.numel() for p in model.parameters()) == published + no_label
 
 
 def copied_residual(theirs, ours):
@@ -115,6 +116,18 @@ def test_without_attention_there_is_none():
     assert model(torch.randn(2, 2, 16, 16), T, Y).shape == (2, 4, 16, 16)
 
 
+@pytest.mark.parametrize("levels", [(), (1,)])
+def test_heads_need_to_fit_only_where_there_is_attention(levels):
+    model = tiny(multipliers=(1, 2), attention_levels=levels, base_channels=12, head_width=8)
+    assert model(torch.randn(2, 2, 8, 8), T, Y).shape == (2, 4, 8, 8)
+
+
+def test_heads_must_fit_in_the_middle_too():
+    attends_wide_ends_narrow = {"multipliers": (2, 1), "attention_levels": (0,)}
+    with pytest.raises(ValueError, match="head_width 8 must divide the 12 channels that attend"):
+        tiny(**attends_wide_ends_narrow, base_channels=12, head_width=8)
+
+
 def test_a_new_model_answers_0_and_its_blocks_begin_as_shortcuts():
     model, image = UNet(UNetConfig(**TINY)), torch.randn(2, 2, 16, 16)
     assert not model(image, T, Y).any()
@@ -129,9 +142,20 @@ def test_any_size_that_its_levels_halve(size, variance):
     assert model(torch.randn(2, 2, *size), T, Y).shape == (2, 4 if variance else 2, *size)
 
 
-def test_images_do_not_mix():
+def test_what_it_is_told_matters_and_images_do_not_mix():
     model, image = tiny(), torch.randn(2, 2, 16, 16)
-    torch.testing.assert_close(model(image, T, Y)[:1], model(image[:1], T[:1], Y[:1]))
+    answer = model(image, T, Y)
+    for t, y in ((T.flip(0), Y), (T, Y.flip(0))):
+        assert (model(image, t, y) - answer).abs().mean() > 1e-3
+    torch.testing.assert_close(model(image[:1], T[:1], Y[:1]), answer[:1])
+
+
+@pytest.mark.parametrize("levels", [(), (1,)])
+def test_compiles_whole(levels, unchecked_shapes):
+    model, image = tiny(attention_levels=levels), torch.randn(2, 2, 16, 8)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, T, Y), model(image, T, Y))
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("options", [{}, {"attention_levels": ()}, {"num_classes": 0}], ids=str)
@@ -152,7 +176,7 @@ def test_every_weight_learns(options):
         ({"base_channels": 7}, "base_channels must be even and divisible"),
         ({"base_channels": 10}, "divisible by norm_groups 4, not 10"),
         ({"attention_levels": (3,)}, r"attention_levels must lie in 0\.\.2"),
-        ({"head_width": 6}, "head_width 6 must divide 8 channels"),
+        ({"head_width": 6}, "head_width 6 must divide the 16 channels that attend"),
         ({"input_size": 18}, "height 18 must be a positive multiple of 4, which 3 levels halve"),
         ({"num_classes": -1}, "num_classes must be 0"),
         ({"label_std": -1.0}, "label_std must be 0 or more"),
@@ -169,3 +193,7 @@ def test_wrong_images_and_labels():
         model(torch.randn(2, 2, 8, 6), T, Y)
     with pytest.raises(ValueError, match="needs labels"):
         model(torch.randn(2, 2, 8, 8), T)
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.4.*not 6"):
+        model(torch.randn(2, 2, 8, 8), T, torch.tensor([0, 6]))
+    with pytest.raises(ValueError, match="give no labels"):
+        tiny(num_classes=0)(torch.randn(2, 2, 8, 8), T, Y)

@@ -50,9 +50,30 @@ def test_the_last_block_reads_what_the_first_one_made():
     torch.testing.assert_close(model(image, T, Y), short(image, T, Y))
 
 
-def test_every_weight_learns():
-    model = awake(UViSSM(UViSSMConfig(**TINY)))
-    model(torch.randn(2, 2, 8, 8), T, Y).square().sum().backward()
+@pytest.mark.parametrize("size", [(8, 8), (4, 12)])
+def test_compiles_whole(size, unchecked_shapes):
+    model, image = awake(UViSSM(UViSSMConfig(**TINY))), torch.randn(2, 2, *size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, T, Y), model(image, T, Y))
+    torch._dynamo.reset()
+
+
+def test_images_do_not_mix():
+    model, image = awake(UViSSM(UViSSMConfig(**TINY))), torch.randn(2, 2, 8, 8)
+    torch.testing.assert_close(model(image[:1], T[:1], Y[:1]), model(image, T, Y)[:1])
+
+
+def test_a_new_model_answers_0():
+    assert not UViSSM(UViSSMConfig(**TINY))(torch.randn(2, 2, 8, 8), T, Y).any()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": False, "scan": "alternating"}, {"num_classes": 0}], ids=str
+)
+def test_every_weight_learns(options):
+    model = awake(UViSSM(UViSSMConfig(**(TINY | options))))
+    labels = Y if model.config.num_classes else None
+    model(torch.randn(2, 2, 8, 8), T, labels).square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
 

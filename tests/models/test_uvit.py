@@ -34,6 +34,12 @@ def test_sizes_are_the_published_ones(name, millions):
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions
 
 
+def test_the_small_size_is_published_for_pixels():
+    with torch.device("meta"):
+        model = UViT(UViTConfig(**UVIT_PRESETS["U-ViT-S/2"], in_channels=3, num_classes=0))
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == 44
+
+
 @pytest.mark.parametrize(
     ("options", "channels"),
     [({}, 2), ({"learned_variance": True}, 4), ({"patch_size": 1}, 2), ({"patch_size": 4}, 2)],
@@ -59,6 +65,13 @@ def test_without_classes():
         model(torch.randn(2, 2, 8, 8), T, Y)
     with pytest.raises(ValueError, match=r"needs labels 0\.\.4"):
         tiny()(torch.randn(2, 2, 8, 8), T)
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.4.*not 6"):
+        tiny()(torch.randn(2, 2, 8, 8), T, torch.tensor([0, 6]))
+
+
+def test_labels_are_born_as_wide_as_published():
+    table = UViT(UViTConfig(**(TINY | {"num_classes": 999}))).label.table.weight
+    assert table.std().item() == pytest.approx(1.0, rel=0.03)
 
 
 def test_each_late_block_reads_its_mirror_image():
@@ -89,9 +102,19 @@ def test_positions_at_another_size_lie_between_the_trained_ones():
     assert (down[0], down[-1]) == (0, 3)
 
 
-def test_every_weight_learns():
-    model = tiny()
-    model(torch.randn(2, 2, 8, 8), T, Y).square().sum().backward()
+@pytest.mark.parametrize("size", [(8, 8), (4, 12)])
+def test_compiles_whole(size, unchecked_shapes):
+    model, image = tiny(), torch.randn(2, 2, *size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, T, Y), model(image, T, Y))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("options", [{}, {"learned_variance": True}, {"num_classes": 0}], ids=str)
+def test_every_weight_learns(options):
+    model = tiny(**options)
+    labels = Y if model.config.num_classes else None
+    model(torch.randn(2, 2, 8, 8), T, labels).square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
 

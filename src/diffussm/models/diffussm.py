@@ -221,7 +221,7 @@ class DiffuSSM(nn.Module):
     def _image(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
         """The way back from `_tokens`, for any number of channels."""
         patch, ratio = self.config.patch_size, self.config.hourglass_ratio
-        grid = tokens.reshape(len(tokens), rows, columns, ratio, patch, patch, -1)
+        grid = tokens.unflatten(2, (ratio, patch, patch, -1)).unflatten(1, (rows, columns))
         return grid.permute(0, 6, 1, 4, 2, 3, 5).flatten(4).flatten(2, 3)
 
     def _condition(self, t: Tensor, y: Tensor | None) -> Tensor:

@@ -43,7 +43,7 @@ class UNetConfig:
     attention_levels: tuple[int, ...] = (1, 2, 3)
     """Levels whose blocks are followed by attention, 0 the full size; () for none anywhere."""
     head_width: int = 64
-    """Channels of an attention head, where a level has as many."""
+    """Channels of an attention head; a level that attends with fewer channels has one head."""
     norm_groups: int = 32
     """Groups of each normalisation; they divide base_channels."""
     label_std: float = 1.0
@@ -69,9 +69,12 @@ class UNetConfig:
             raise ValueError(
                 f"attention_levels must lie in 0..{levels - 1}, not {self.attention_levels}"
             )
-        for channels in {self.base_channels * times for times in self.multipliers}:
+        attending = {stage.out for part in plan(self) for stage in part if stage.attention}
+        for channels in sorted(attending):
             if channels > self.head_width and channels % self.head_width:
-                raise ValueError(f"head_width {self.head_width} must divide {channels} channels")
+                raise ValueError(
+                    f"head_width {self.head_width} must divide the {channels} channels that attend"
+                )
         if self.label_std < 0:
             raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.check(*self.size)

@@ -49,8 +49,8 @@ class UViTConfig:
     """Heads of each attention."""
     mlp_ratio: int | float = 4
     """Hidden width of each block's perceptron, in units of d_model."""
-    label_std: float = STD
-    """Standard deviation of the label embeddings at birth."""
+    label_std: float = 1.0
+    """Standard deviation of the label embeddings at birth; 1 as published."""
     learned_variance: bool = False
     """Predict the variance's interpolation beside the noise; the paper does not."""
 

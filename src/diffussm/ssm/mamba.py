@@ -9,6 +9,7 @@ Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,9 @@ class Mamba(Layer):
     dt_min, dt_max    range of softplus(dt_proj.bias) at birth, log-uniform over channels
     Raises ValueError for a size below 1 or an empty range.
     """
+
+    scan: Callable[..., Signal] = staticmethod(selective_scan)
+    """All positions at once; a plainer one takes its place where ours cannot go."""
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class Mamba(Layer):
         x = F.silu(self._convolved(x))
         dt, B, C = self._selected(x)
         A = -torch.exp(self.A_log.to(dt.dtype))
-        y = selective_scan(x, dt, A, B, C) + self.D.to(x.dtype) * x
+        y = self.scan(x, dt, A, B, C) + self.D.to(x.dtype) * x
         y = self.out_proj(y * F.silu(z))
         return y.unflatten(1, (-1, rows)).transpose(1, 2).flatten(1, 2)
 
