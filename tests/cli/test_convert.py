@@ -1,6 +1,7 @@
 """`diffussm convert`: published files become runs that draw, and runs become others' files."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -122,3 +123,20 @@ def test_only_diffussm_brings_its_code(tmp_path, diffussm, recipe):
     said = diffussm("convert", run, "--to", "diffusers", "--out", tmp_path / "hub")
     assert_refused(said, "only DiffuSSM brings its own code to diffusers")
     assert not (tmp_path / "hub").exists()
+
+
+@pytest.mark.parametrize(("target", "name"), [("onnx", "a.onnx"), ("torch-export", "a.pt2")])
+def test_a_run_becomes_a_program(tmp_path, diffussm, trained, target, name):
+    words = ["--to", target, "--out", tmp_path / name, "--size", "8x12", "--batch", 0]
+    said = diffussm("convert", trained, *words)
+    assert said.code == 0, said.err
+    inputs = torch.randn(3, 1, 8, 12), torch.tensor([0, 5, 999]), torch.tensor([0, 9, 10])
+    if target == "onnx":
+        session = onnxruntime.InferenceSession(tmp_path / name)
+        values = dict(zip(("x_t", "t", "y"), (x.numpy() for x in inputs), strict=True))
+        answer = torch.from_numpy(session.run(None, values)[0])
+    else:
+        answer = torch.export.load(tmp_path / name).module()(*inputs)
+    torch.testing.assert_close(answer, load(trained).model(*inputs), rtol=0, atol=1e-5)
+    words[3] = tmp_path / "a.txt"
+    assert_refused(diffussm("convert", trained, *words), "must end in")
