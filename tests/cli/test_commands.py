@@ -1,5 +1,6 @@
 """Commands that go well."""
 
+import re
 import subprocess
 import sys
 
@@ -173,6 +174,15 @@ def test_another_rate_draws_another_picture(tmp_path, trained, diffussm):
         pictures.append(np.load(out)["arr_0"])
     assert pictures[0].shape == (4, 16, 16, 1)
     assert (pictures[0] != pictures[1]).any()
+
+
+def test_info_of_a_unet(diffussm):
+    """Its sizes are pixels, its own unless given; the count is ADM's and a row of labels."""
+    said = diffussm("info", "ADM-256")
+    assert "553,839,110 parameters" in said.out
+    assert re.search(r"256x256 .* 1,119\.8 ", said.out)
+    assert "512x512" not in said.out
+    assert "512x512" in diffussm("info", "ADM-256", "--size", "512").out
 
 
 @pytest.mark.parametrize("ssm", SSMS)

@@ -227,6 +227,7 @@ INFO = [
     (["DiffuSSM-X"], "did you mean 'DiffuSSM-XL'"),
     (["runs/absent"], "unknown model 'runs/absent'"),
     (["DiffuSSM-S", "--ssm", "s5"], "unknown ssm 's5'; did you mean 's4'"),
+    (["U-ViT-S/2", "--ssm", "s4"], "U-ViT-S/2 has no state space layer"),
     (["DiffuSSM-S", "--size", "100"], "sides must be multiples of 8"),
     (["DiffuSSM-S", "--size", "8"], "width 1 must be a positive multiple of 2"),
     (["DiffuSSM-S", "--size", "0"], "--size takes sizes like"),

@@ -42,9 +42,12 @@ def info(
     from diffussm.models import PRESETS, model_config
 
     if model in PRESETS or not Path(model).exists():
+        if ssm and not hasattr(model_config(model, {}), "ssm"):
+            raise ValueError(f"{model} has no state space layer: --ssm is for DiffuSSM and UViSSM")
         config, trained = model_config(model, {"ssm": ssm} if ssm else {}), ""
         reduction = 8 if config.in_channels == LATENT_CHANNELS else 1
-        sizes = parse_sizes(size or "256,512,1024")
+        usual = parse_sizes("256,512,1024") if reduction > 1 else [config.size]
+        sizes = parse_sizes(size) if size else usual
         network = _sized_up(config)
     elif ssm:
         raise ValueError(f"{model} has been trained with its layer: --ssm is for presets")

@@ -1,0 +1,135 @@
+"""The chunked form against the kernel written out: values, every gradient, awkward lengths."""
+
+import pytest
+import torch
+
+from diffussm.ops import chunked_conv as module
+from diffussm.ops.chunked_conv import chunked_conv, chunked_conv_reference
+from diffussm.ops.long_conv import long_conv
+from diffussm.ops.vandermonde import vandermonde
+
+LENGTHS = [1, 2, 63, 64, 65, 257, 1000]
+both_ways = pytest.mark.parametrize("directions", [1, 2])
+
+
+def system(directions, dim=5, modes=3, dtype=torch.float64):
+    """Modes that remember between 1 and 1000 positions."""
+    dt = torch.exp(torch.empty(directions, dim, 1, dtype=dtype).uniform_(-7, -1))
+    decay = -0.5 * dt * torch.rand(modes, dtype=dtype)
+    angle = dt * 3 * torch.arange(modes)
+    w = torch.randn(2, directions, dim, modes, dtype=dtype)
+    return [x.requires_grad_() for x in (decay, angle, *w.clone())]
+
+
+def relative(actual, expected):
+    return ((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
+
+
+@both_ways
+@pytest.mark.parametrize("length", LENGTHS)
+def test_values_and_gradients(monkeypatch, directions, length):
+    monkeypatch.setattr(module, "AT_ONCE", 3 * length * 2)  # two channels at a time, of five
+    inputs = [torch.randn(3, length, 5, dtype=torch.float64).requires_grad_(), *system(directions)]
+    y, expected = chunked_conv(*inputs), chunked_conv_reference(*inputs)
+    assert relative(y, expected) < 1e-9
+    dy = torch.randn_like(y)
+    ours = torch.autograd.grad(y, inputs, dy)
+    theirs = torch.autograd.grad(expected, inputs, dy)
+    for actual, true in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(actual, true, rtol=1e-9, atol=1e-9)
+
+
+@both_ways
+def test_gradcheck(directions, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 4)
+    u = torch.randn(2, 11, 2, dtype=torch.float64).requires_grad_()
+    torch.autograd.gradcheck(chunked_conv, (u, *system(directions, dim=2, modes=2)))
+
+
+@pytest.mark.parametrize("length", [1, 65, 1000, 4097])
+def test_float32_is_as_exact_as_the_fft(length):
+    exact = system(2)
+    u = torch.randn(2, length, 5, dtype=torch.float64)
+    with torch.no_grad():
+        expected = torch.stack([vandermonde(*x, length) for x in zip(*exact, strict=True)])
+        expected = long_conv(u, expected)
+        y = chunked_conv(u.float(), *(x.float() for x in exact))
+    assert relative(y, expected) < 1e-5
+
+
+@both_ways
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_signals_are_computed_in_single(directions, dtype):
+    weights = [x.detach().float() for x in system(directions)]
+    u = torch.randn(2, 130, 5).to(dtype)
+    y = chunked_conv(u, *weights)
+    assert y.dtype == dtype
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(chunked_conv(u, *weights), y, rtol=0, atol=0)
+    torch.testing.assert_close(y.float(), chunked_conv(u.float(), *weights), rtol=0.01, atol=0.01)
+
+
+def test_each_direction_sees_its_own_side():
+    u = torch.zeros(1, 200, 1, dtype=torch.float64)
+    u[0, 100] = 1
+    y = chunked_conv(u, *system(2, dim=1)).detach()[0, :, :, 0]
+    assert not y[:100, 0].any()
+    assert not y[101:, 1].any()
+    assert y[100:, 0].all()
+    assert y[:101, 1].all()
+
+
+def test_any_layout_of_the_signal():
+    weights = system(2)
+    u = torch.randn(5, 90, 3, dtype=torch.float64).mT.transpose(0, 2)  # (90, 3, 5), strided
+    u = u.transpose(0, 1)
+    torch.testing.assert_close(chunked_conv(u, *weights), chunked_conv(u.contiguous(), *weights))
+
+
+def test_modes_that_never_fade_or_are_gone_at_once():
+    decay = torch.tensor([[[0.0, -200.0]]], requires_grad=True)
+    angle, w = torch.tensor([[[0.5, 0.0]]]), torch.ones(1, 1, 2)
+    u = torch.randn(1, 5000, 1)
+    y = chunked_conv(u, decay, angle, w, w)
+    (gradient,) = torch.autograd.grad(y.square().mean(), decay)
+    assert y.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_the_operator_is_registered_as_torch_wants_it():
+    u = torch.randn(2, 70, 3, dtype=torch.float64).requires_grad_()
+    matrices = module._matrices(*system(2, dim=3), 16)
+    inputs = [x.detach().requires_grad_() for x in matrices]
+    torch.library.opcheck(module._chunked_conv, (u, *inputs))
+
+
+def test_compiles_whole():
+    def unchecked(u, *weights):
+        return module._chunked_conv(u, *module._matrices(*weights, module.CHUNK))
+
+    inputs = [torch.randn(2, 70, 5).requires_grad_(), *system(2, dtype=torch.float32)]
+    compiled = torch.compile(unchecked, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), chunked_conv(*inputs))
+
+
+def test_what_is_kept_for_the_way_back_does_not_grow_with_the_state():
+    def kept(modes):
+        numbers = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda x: numbers.append(x.numel() if x.shape[:2] == (1, 4096) else 0) or x, lambda x: x
+        )
+        with hooks:
+            chunked_conv(torch.randn(1, 4096, 2).requires_grad_(), *small(modes))
+        return sum(numbers)
+
+    def small(modes):
+        return system(2, dim=2, modes=modes, dtype=torch.float32)
+
+    assert kept(2) == kept(64) == 4096 * 2
+
+
+def test_mistakes(unchecked_shapes):
+    with pytest.raises(ValueError, match="length 1 or more, not 0"):
+        chunked_conv(torch.randn(1, 0, 5), *system(1))
+    with pytest.raises(ValueError, match=r"one system or two \(directions\), not 3"):
+        chunked_conv(torch.randn(1, 4, 5), *system(3))
