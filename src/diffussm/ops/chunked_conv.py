@@ -205,7 +205,8 @@ def _chunked_conv_backward(
         parts = _unoriented(dwithin, dinto, dout)
         for gradient, value in zip(gradients, (*parts, _djump(dentered, state)), strict=True):
             gradient[part] = value
-    return du, *gradients
+    dkernel, denter, dleave, djump = gradients
+    return du, dkernel, denter, dleave, djump
 
 
 @_chunked_conv_backward.register_fake
