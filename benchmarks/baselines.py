@@ -28,6 +28,7 @@ RECIPES = [
     "digits-dit-cross-attention",
     "digits-dit-in-context",
     "digits-dit-madds",
+    "digits-dit-pixels",
     "digits-uvissm",
     "digits-uvit",
     "digits-uvit-madds",
@@ -80,7 +81,8 @@ def main() -> None:
     done: dict[str, dict[int, Figures]] = {}
     for line in records.read_text().splitlines() if records.exists() else []:
         record = json.loads(line)
-        done.setdefault(record.pop("recipe"), {})[record.pop("seed")] = Figures(**record)
+        name, seed = record.pop("recipe"), record.pop("seed")
+        done.setdefault(name, {})[seed] = Figures(**record)
     for seed in map(int, arguments.seeds.split(",")):
         for name in names:
             if seed in done.setdefault(name, {}):
