@@ -7,10 +7,10 @@ DiT-S/2 on 32 x 32 latents, batch 4, float32. diffusers' model has its two const
 """
 
 import torch
-from diffussm.interop.dit_diffusers import to_diffusers
 from timing import Side, agree, alternate, run, table
 from torch import Tensor, nn
 
+from diffussm.interop.dit_diffusers import to_diffusers
 from diffussm.models import create_model
 
 

@@ -25,15 +25,14 @@ def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
     dim, ratio, tokens = config.d_model, config.hourglass_ratio, rows * columns
     widths, directions = MATRICES[config.matrices], 2 if config.bidirectional else 1
     positions = tokens * ratio
-    pixels = ratio * config.patch_size**2 * config.in_channels
-    outputs = pixels * (2 if config.learned_variance else 1)
+    pixels = ratio * config.patch_size**2
 
     dense = tokens * dim * widths.dense * dim
     expand = positions * widths.dense * dim * dim
     contract = positions * directions * dim * (2 * dim // ratio)
     fusion = tokens * widths.fused * dim * (dim + 2 * dim + dim)
     block = dense + expand + contract + fusion + 3 * dim**2
-    ends = tokens * dim * (pixels + outputs) + 2 * dim**2
+    ends = tokens * dim * pixels * (config.in_channels + config.out_channels) + 2 * dim**2
     condition = FREQUENCIES * dim + dim**2
     layer = SSM_COSTS[config.ssm](dim, positions, directions, config.ssm_options)
     return Cost(
@@ -59,8 +58,7 @@ def dit_cost(config: DiTConfig, height: int, width: int) -> Cost:
     told = 2 if config.num_classes else 1
     among = told if config.conditioning == "in-context" else 0
     length = tokens + among
-    pixels = config.patch_size**2 * config.in_channels
-    outputs = pixels * (2 if config.learned_variance else 1)
+    pixels = config.patch_size**2
 
     linears = length * (4 * dim**2 + 2 * dim * config.mlp_width)
     products = 2 * length**2 * dim
@@ -69,7 +67,12 @@ def dit_cost(config: DiTConfig, height: int, width: int) -> Cost:
         products += 2 * tokens * told * dim
     modulation = {"adaln-zero": 6, "adaln": 4}.get(config.conditioning, 0) * dim**2
     final = 2 * dim**2 if modulation else 0
-    ends = tokens * dim * (pixels + outputs) + final + FREQUENCIES * dim + dim**2
+    ends = (
+        tokens * dim * pixels * (config.in_channels + config.out_channels)
+        + final
+        + FREQUENCIES * dim
+        + dim**2
+    )
     return Cost(
         linears=config.depth * (linears + modulation) + ends,
         mixing=config.depth * products,

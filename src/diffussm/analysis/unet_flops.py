@@ -11,12 +11,11 @@ def uvit_cost(config: UViTConfig, height: int, width: int) -> Cost:
     dim, tokens = config.d_model, rows * columns
     length = tokens + config.told
     pixels = config.patch_size**2
-    outputs = config.in_channels * (2 if config.learned_variance else 1)
 
     block = length * (4 * dim**2 + 2 * dim * config.mlp_width)
     skips = config.depth // 2 * length * 2 * dim**2
-    ends = tokens * pixels * config.in_channels * dim + length * dim * pixels * outputs
-    smooth = height * width * 9 * outputs**2
+    ends = tokens * pixels * config.in_channels * dim + length * dim * pixels * config.out_channels
+    smooth = height * width * 9 * config.out_channels**2
     return Cost(
         linears=config.depth * block + skips + ends + smooth,
         mixing=config.depth * 2 * length**2 * dim,
@@ -35,12 +34,11 @@ def unet_cost(config: UNetConfig, height: int, width: int) -> Cost:
     pixels, told, base = height * width, config.told, config.base_channels
     stages = [stage for part in plan(config) for stage in part]
     first = base * config.multipliers[0]
-    outputs = config.in_channels * (2 if config.learned_variance else 1)
 
     def attended(stage: Stage) -> int:
         return pixels // 4**stage.level if stage.attention else 0
 
-    ends = 9 * pixels * first * (config.in_channels + outputs) + base * told + told**2
+    ends = 9 * pixels * first * (config.in_channels + config.out_channels) + base * told + told**2
     return Cost(
         linears=ends
         + sum(_residual(stage, pixels // 4**stage.level, told) for stage in stages)

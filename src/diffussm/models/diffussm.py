@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffussm.config import choose
+from diffussm.models.denoiser_config import DenoiserConfig
 from diffussm.nn.adaln import ModulatedNorm, Modulation
 from diffussm.nn.embeddings import LabelEmbedding, TimestepEmbedding, check_labels, grid_positions
 from diffussm.nn.hourglass import Contract, Expand
@@ -46,15 +47,9 @@ MATRICES = {"totals": Widths(dense=2, fused=1), "figure": Widths(dense=1, fused=
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffuSSMConfig:
+class DiffuSSMConfig(DenoiserConfig):
     """Everything that makes one DiffuSSM, without its weights."""
 
-    input_size: int | tuple[int, int] = 32
-    """Height and width of the (latent) image it is trained on; other sizes work at run time."""
-    in_channels: int = 4
-    """Channels of the image or latent."""
-    num_classes: int = 1000
-    """Classes it is told apart by; 0 makes an unconditional model."""
     patch_size: int = 1
     """Side of the square of pixels that shares a token; the paper needs none."""
     d_model: int = 384
@@ -81,13 +76,9 @@ class DiffuSSMConfig:
     """Smallest step size at birth; 1 / dt positions are about what a channel remembers."""
     dt_max: float = 1e-1
     """Largest step size at birth."""
-    label_std: float = 0.02
-    """Standard deviation of the label embeddings at birth; DiT's 0.02 for long runs, 1 where the
-    classes must be learned within thousands of steps."""
-    learned_variance: bool = True
-    """Predict the variance's interpolation beside the noise: twice the output channels."""
 
     def __post_init__(self):
+        super().__post_init__()
         choose("matrices", self.matrices, MATRICES)
         choose("scan", self.scan, SCANS)
         # what was left to the layer is written down, so that a file says everything
@@ -95,17 +86,11 @@ class DiffuSSMConfig:
         object.__setattr__(self, "d_state", options["d_state"])
         object.__setattr__(self, "ssm_init", options.get("init"))
         object.__setattr__(self, "discretization", options.get("discretization"))
-        for name in ("in_channels", "patch_size", "d_model", "depth", "hourglass_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 (none) or more, not {self.num_classes}")
+        self.check_positive("patch_size", "d_model", "depth", "hourglass_ratio")
         if self.d_model % 4:
             raise ValueError(
                 f"d_model must be divisible by 4 for 2-D positions, not {self.d_model}"
             )
-        if self.label_std < 0:
-            raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.tokens(*self.size)
 
     @property
@@ -119,12 +104,6 @@ class DiffuSSMConfig:
             dt_min=self.dt_min,
             dt_max=self.dt_max,
         )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width the model is trained on."""
-        size = self.input_size
-        return (size, size) if isinstance(size, int) else size
 
     def tokens(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens for an image; a ValueError where it does not divide."""
@@ -183,7 +162,6 @@ class DiffuSSM(nn.Module):
         self.config = config
         dim = config.d_model
         pixels = config.hourglass_ratio * config.patch_size**2  # of a token
-        out_channels = config.in_channels * (2 if config.learned_variance else 1)
         self.embed = nn.Linear(pixels * config.in_channels, dim)
         self.time = TimestepEmbedding(dim)
         self.label = None
@@ -192,7 +170,7 @@ class DiffuSSM(nn.Module):
         self.blocks = nn.ModuleList(DiffuSSMBlock(config) for _ in range(config.depth))
         self.final_modulation = Modulation(dim, 2)
         self.final_norm = ModulatedNorm(dim)
-        self.decode = nn.Linear(dim, pixels * out_channels)
+        self.decode = nn.Linear(dim, pixels * config.out_channels)
         initialize(self)
         zero(self.decode)
 

@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffussm.config import choose
+from diffussm.models.denoiser_config import DenoiserConfig, patches
 from diffussm.models.dit_blocks import (
     CONDITIONINGS,
     AdaLNZeroBlock,
@@ -36,15 +37,9 @@ from diffussm.shapes import Image, Labels, Predicted, Signal, TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTConfig:
+class DiTConfig(DenoiserConfig):
     """Everything that makes one DiT, without its weights."""
 
-    input_size: int | tuple[int, int] = 32
-    """Height and width of the (latent) image it is trained on; other sizes work at run time."""
-    in_channels: int = 4
-    """Channels of the image or latent."""
-    num_classes: int = 1000
-    """Classes it is told apart by; 0 makes an unconditional model."""
     patch_size: int = 2
     """Side of the square of pixels that shares a token."""
     d_model: int = 384
@@ -57,18 +52,11 @@ class DiTConfig:
     """Hidden width of each block's perceptron, in units of d_model."""
     conditioning: str = "adaln-zero"
     """How blocks are told the time step and the class, one of CONDITIONINGS."""
-    label_std: float = 0.02
-    """Standard deviation of the label embeddings at birth."""
-    learned_variance: bool = True
-    """Predict the variance's interpolation beside the noise: twice the output channels."""
 
     def __post_init__(self):
+        super().__post_init__()
         choose("conditioning", self.conditioning, CONDITIONINGS)
-        for name in ("in_channels", "patch_size", "d_model", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 (none) or more, not {self.num_classes}")
+        self.check_positive("patch_size", "d_model", "depth")
         if self.d_model % 4:
             raise ValueError(
                 f"d_model must be divisible by 4 for 2-D positions, not {self.d_model}"
@@ -78,8 +66,6 @@ class DiTConfig:
             raise ValueError(
                 f"mlp_ratio must leave each perceptron at least one unit, not {self.mlp_ratio}"
             )
-        if self.label_std < 0:
-            raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.tokens(*self.size)
 
     @property
@@ -87,20 +73,9 @@ class DiTConfig:
         """Hidden units of each block's perceptron."""
         return round(self.d_model * self.mlp_ratio)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width the model is trained on."""
-        size = self.input_size
-        return (size, size) if isinstance(size, int) else size
-
     def tokens(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens for an image; a ValueError where it does not divide."""
-        for name, side in (("height", height), ("width", width)):
-            if side < 1 or side % self.patch_size:
-                raise ValueError(
-                    f"{name} {side} must be a positive multiple of patch_size {self.patch_size}"
-                )
-        return height // self.patch_size, width // self.patch_size
+        return patches(height, width, self.patch_size)
 
 
 class PatchEmbedding(nn.Module):
@@ -149,7 +124,6 @@ class DiT(nn.Module):
         self.config = config
         self.conditioning = CONDITIONINGS[config.conditioning]
         dim, pixels = config.d_model, config.patch_size**2
-        out_channels = config.in_channels * (2 if config.learned_variance else 1)
         self.x_embedder = PatchEmbedding(config.in_channels, dim, config.patch_size)
         self.t_embedder = TimestepEmbedding(dim)
         self.y_embedder = None
@@ -161,7 +135,7 @@ class DiT(nn.Module):
             block(dim, config.num_heads, config.mlp_width) for _ in range(config.depth)
         )
         final = AdaptiveFinal if self.conditioning.adaptive else PlainFinal
-        self.final_layer = final(dim, pixels * out_channels)
+        self.final_layer = final(dim, pixels * config.out_channels)
         self._initialize()
 
     def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:

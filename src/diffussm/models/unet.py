@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffussm.models.denoiser_config import DenoiserConfig
 from diffussm.nn.embeddings import LabelEmbedding, check_labels, sinusoids
 from diffussm.nn.initialization import zero
 from diffussm.nn.unet_blocks import AttentionBlock, ResidualBlock
@@ -25,15 +26,13 @@ from diffussm.shapes import Image, Labels, Predicted, TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
+class UNetConfig(DenoiserConfig):
     """Everything that makes one U-Net, without its weights."""
 
     input_size: int | tuple[int, int] = 64
     """Height and width of the image it is trained on; other sizes work at run time."""
     in_channels: int = 3
     """Channels of the image or latent."""
-    num_classes: int = 1000
-    """Classes it is told apart by; 0 makes an unconditional model."""
     base_channels: int = 192
     """Channels of the first level, even; all others are multiples."""
     multipliers: tuple[int, ...] = (1, 2, 3, 4)
@@ -48,15 +47,10 @@ class UNetConfig:
     """Groups of each normalisation; they divide base_channels."""
     label_std: float = 1.0
     """Standard deviation of the label embeddings at birth."""
-    learned_variance: bool = True
-    """Predict the variance's interpolation beside the noise: twice the output channels."""
 
     def __post_init__(self):
-        for name in ("in_channels", "base_channels", "blocks", "head_width", "norm_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 (none) or more, not {self.num_classes}")
+        super().__post_init__()
+        self.check_positive("base_channels", "blocks", "head_width", "norm_groups")
         if not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"multipliers must be numbers above 0, not {self.multipliers}")
         if self.base_channels % 2 or self.base_channels % self.norm_groups:
@@ -75,15 +69,7 @@ class UNetConfig:
                 raise ValueError(
                     f"head_width {self.head_width} must divide the {channels} channels that attend"
                 )
-        if self.label_std < 0:
-            raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.check(*self.size)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width the model is trained on."""
-        size = self.input_size
-        return (size, size) if isinstance(size, int) else size
 
     @property
     def told(self) -> int:
@@ -170,7 +156,6 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         base, told = config.base_channels, config.told
-        out_channels = config.in_channels * (2 if config.learned_variance else 1)
         self.time = nn.Sequential(nn.Linear(base, told), nn.SiLU(), nn.Linear(told, told))
         self.label = None
         if config.num_classes:
@@ -181,7 +166,7 @@ class UNet(nn.Module):
             nn.ModuleList(StageBlock(stage, config) for stage in stages) for stages in plan(config)
         )
         self.norm = nn.GroupNorm(config.norm_groups, first)
-        self.leave = nn.Conv2d(first, out_channels, 3, padding=1)
+        self.leave = nn.Conv2d(first, config.out_channels, 3, padding=1)
         zero(self.leave)
 
     def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:

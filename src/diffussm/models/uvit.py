@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from diffussm.models.denoiser_config import DenoiserConfig, patches
 from diffussm.models.dit_blocks import Perceptron
 from diffussm.nn.attention import Attention, check_heads
 from diffussm.nn.embeddings import LabelEmbedding, check_labels, sinusoids
@@ -30,15 +31,9 @@ STD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class UViTConfig:
+class UViTConfig(DenoiserConfig):
     """Everything that makes one U-ViT, without its weights."""
 
-    input_size: int | tuple[int, int] = 32
-    """Height and width of the (latent) image it is trained on; other sizes work at run time."""
-    in_channels: int = 4
-    """Channels of the image or latent."""
-    num_classes: int = 1000
-    """Classes it is told apart by; 0 makes an unconditional model."""
     patch_size: int = 2
     """Side of the square of pixels that shares a token."""
     d_model: int = 512
@@ -55,11 +50,8 @@ class UViTConfig:
     """Predict the variance's interpolation beside the noise; the paper does not."""
 
     def __post_init__(self):
-        for name in ("in_channels", "patch_size", "d_model", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 (none) or more, not {self.num_classes}")
+        super().__post_init__()
+        self.check_positive("patch_size", "d_model", "depth")
         check_odd(self.depth)
         if self.d_model % 2:
             raise ValueError(f"d_model must be even for the time token, not {self.d_model}")
@@ -68,8 +60,6 @@ class UViTConfig:
             raise ValueError(
                 f"mlp_ratio must leave each perceptron at least one unit, not {self.mlp_ratio}"
             )
-        if self.label_std < 0:
-            raise ValueError(f"label_std must be 0 or more, not {self.label_std}")
         self.tokens(*self.size)
 
     @property
@@ -82,20 +72,9 @@ class UViTConfig:
         """Tokens in front of the image's."""
         return 2 if self.num_classes else 1
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width the model is trained on."""
-        size = self.input_size
-        return (size, size) if isinstance(size, int) else size
-
     def tokens(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens for an image; a ValueError where it does not divide."""
-        for name, side in (("height", height), ("width", width)):
-            if side < 1 or side % self.patch_size:
-                raise ValueError(
-                    f"{name} {side} must be a positive multiple of patch_size {self.patch_size}"
-                )
-        return height // self.patch_size, width // self.patch_size
+        return patches(height, width, self.patch_size)
 
 
 def check_odd(depth: int) -> None:
@@ -134,7 +113,6 @@ class UViT(nn.Module):
         self.config = config
         dim, patch = config.d_model, config.patch_size
         half, rows, columns = config.depth // 2, *config.tokens(*config.size)
-        out_channels = config.in_channels * (2 if config.learned_variance else 1)
         self.patch_embed = nn.Conv2d(config.in_channels, dim, patch, stride=patch)
         self.label = None
         if config.num_classes:
@@ -148,8 +126,8 @@ class UViT(nn.Module):
             for count, joins in ((half, False), (1, False), (half, True))
         )
         self.norm = nn.LayerNorm(dim)
-        self.decoder_pred = nn.Linear(dim, patch**2 * out_channels)
-        self.final_layer = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.decoder_pred = nn.Linear(dim, patch**2 * config.out_channels)
+        self.final_layer = nn.Conv2d(config.out_channels, config.out_channels, 3, padding=1)
         self._initialize()
 
     def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:
