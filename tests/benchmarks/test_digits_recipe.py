@@ -14,6 +14,6 @@ import digits_recipe
 def test_each_row_can_be_measured(row, monkeypatch):
     monkeypatch.setattr(digits_recipe, "DRAWN", 10)
     short = ["training.images=32", "model.depth=1", "model.d_model=32"]
-    figures = digits_recipe.measure(digits_recipe.ROWS[row] + short, seed=0).split(" | ")
-    assert len(figures) == 5
-    assert 0 < float(figures[1]) < 3
+    figures = digits_recipe.measure("digits", digits_recipe.ROWS[row] + short, seed=0)
+    assert 0 < figures.loss < 3
+    assert 0 <= min(figures.recognised, figures.guided) <= 1
