@@ -9,7 +9,7 @@ written out, the truth it is tested against.
 
 A sequence may be an image, `rows` rows laid one after another, and be read column by column. The
 FFT wants each channel's numbers adjacent, so signals are copied into that order anyway; the same
-copies take them there and back.
+copies take them there and back. What lies between is done for a group of channels at a time.
 
 Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces", 2022, equation 5.
 """
@@ -21,11 +21,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from diffussm.ops.reading_order import check_rows, reading_order
+from diffussm.ops.reading_order import channels_first, channels_last, check_rows, reading_order
 from diffussm.shapes import Signal
 
 Kernels = Float[Tensor, "directions dim lags"]
 Responses = Float[Tensor, "batch length directions dim"]
+
+AT_ONCE = 2**18
+"""Numbers that are transformed together: what a processor's cache holds."""
 
 
 def long_conv(u: Signal, kernels: Kernels, rows: int = 1) -> Responses:
@@ -82,42 +85,36 @@ def _check(u: Tensor, kernels: Tensor, rows: int) -> None:
     check_rows(u.shape[1], rows)
 
 
+def _groups(batch: int, size: int, dim: int) -> list[slice]:
+    """The channels, in groups whose spectra stay in a processor's cache."""
+    count = max(1, AT_ONCE // (batch * size))
+    return [slice(first, first + count) for first in range(0, dim, count)]
+
+
 def _spectrum(x: Tensor, size: int) -> Tensor:
     """FFT along the last axis, in at least float32: there is none for bfloat16."""
     return torch.fft.rfft(x.to(torch.promote_types(x.dtype, torch.float32)), n=size)
 
 
-def _channels_first(x: Tensor, rows: int) -> Tensor:
-    """(batch, length, ..., dim) -> (batch, ..., dim, length) in reading order.
-
-    The FFT is several times faster on adjacent numbers.
-    """
-    grid = x.unflatten(1, (rows, -1))
-    return grid.movedim((2, 1), (-2, -1)).flatten(-2).contiguous()
-
-
-def _channels_last(x: Tensor, rows: int) -> Tensor:
-    """The way back from `_channels_first`."""
-    grid = x.unflatten(-1, (-1, rows))
-    return grid.movedim((-1, -2), (1, 2)).flatten(1, 2).contiguous()
-
-
-def _reversed(spectrum: Tensor) -> Tensor:
-    # Conjugate for good: a lazy conj() is lost where a compiler calls the operator.
-    return torch.conj_physical(spectrum)
+def _reverse(spectra: Tensor) -> Tensor:
+    """In place, the spectra of what is read from its end."""
+    torch.view_as_real(spectra)[..., 1].neg_()
+    return spectra
 
 
 @torch.library.custom_op("diffussm::long_conv", mutates_args=())
 def _long_conv(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
-    length = u.shape[1]
+    batch, length, dim = u.shape
     size = fft_length(length)
-    spectra = _spectrum(kernels, size)
-    signal = _spectrum(_channels_first(u, rows), size)
-    products = [signal * spectra[0]]
-    if len(kernels) == 2:
-        products.append(signal * _reversed(spectra[1]))
-    y = torch.fft.irfft(torch.stack(products, dim=1), n=size)[..., :length]
-    return _channels_last(y.to(u.dtype), rows)
+    x = channels_first(u, rows)
+    y = x.new_empty(len(kernels), *x.shape)
+    for part in _groups(batch, size, dim):
+        signal = _spectrum(x[part], size)
+        spectra = _spectrum(kernels[:, part, None], size)
+        _reverse(spectra[1:])
+        for response, spectrum in zip(y, spectra, strict=True):
+            response[part] = torch.fft.irfft(signal * spectrum, n=size)[..., :length]
+    return channels_last(y, rows)
 
 
 @_long_conv.register_fake
@@ -129,19 +126,21 @@ def _(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
 @torch.library.custom_op("diffussm::long_conv_backward", mutates_args=())
 def _long_conv_backward(u: Tensor, kernels: Tensor, dy: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     # The adjoint of a convolution is the same convolution in the other direction.
-    length = u.shape[1]
+    batch, length, dim = u.shape
     size = fft_length(length)
-    spectra = _spectrum(kernels, size)
-    signal = _spectrum(_channels_first(u, rows), size)
-    cotangent = _spectrum(_channels_first(dy, rows), size)
-    du = cotangent[:, 0] * _reversed(spectra[0])
-    dkernels = [(cotangent[:, 0] * _reversed(signal)).sum(0)]
-    if len(kernels) == 2:
-        du = du + cotangent[:, 1] * spectra[1]
-        dkernels.append((_reversed(cotangent[:, 1]) * signal).sum(0))
-    du = torch.fft.irfft(du, n=size)[..., :length]
-    dk = torch.fft.irfft(torch.stack(dkernels), n=size)[..., :length]
-    return _channels_last(du.to(u.dtype), rows), dk.to(kernels.dtype).contiguous()
+    x, cotangents = channels_first(u, rows), channels_first(dy, rows)
+    du, dkernels = torch.empty_like(x), kernels.new_empty(kernels.shape)
+    for part in _groups(batch, size, dim):
+        signal = _reverse(_spectrum(x[part], size))
+        spectra = _spectrum(kernels[:, part, None], size)
+        cotangent = _spectrum(cotangents[:, part], size)
+        _reverse(spectra[:1])
+        through_signal = (cotangent * spectra).sum(0)
+        du[part] = torch.fft.irfft(through_signal, n=size)[..., :length]
+        through_kernels = (cotangent * signal).sum(2)
+        _reverse(through_kernels[1:])
+        dkernels[:, part] = torch.fft.irfft(through_kernels, n=size)[..., :length]
+    return channels_last(du, rows), dkernels
 
 
 @_long_conv_backward.register_fake
