@@ -43,7 +43,7 @@ def counted(config, height, width):
     return (
         flops.get(aten.addmm, 0) + flops.get(aten.mm, 0),
         flops.get(torch.ops.diffussm.long_conv, 0) + flops.get(SCAN, 0),
-        flops.get(aten.bmm, 0),
+        flops.get(aten.bmm, 0) + flops.get(torch.ops.diffussm.vandermonde, 0),
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffussm.ops import chunked_conv as module
 from diffussm.ops.chunked_conv import chunked_conv, chunked_conv_reference
@@ -98,18 +99,47 @@ def test_modes_that_never_fade_or_are_gone_at_once():
 
 def test_the_operator_is_registered_as_torch_wants_it():
     u = torch.randn(2, 70, 3, dtype=torch.float64).requires_grad_()
-    matrices = module._matrices(*system(2, dim=3), 16)
+    matrices = module.chunk_matrices(*system(2, dim=3), 16)
     inputs = [x.detach().requires_grad_() for x in matrices]
     torch.library.opcheck(module._chunked_conv, (u, *inputs))
 
 
 def test_compiles_whole():
-    def unchecked(u, *weights):
-        return module._chunked_conv(u, *module._matrices(*weights, module.CHUNK))
+    inputs = [torch.randn(2, 70, 5), *module.chunk_matrices(*system(2, dtype=torch.float32))]
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    operator = module._chunked_conv
+    compiled = torch.compile(lambda *x: 2 * operator(*x), fullgraph=True, backend="aot_eager")
+    y, expected = compiled(*inputs), 2 * operator(*inputs)
+    torch.testing.assert_close(y, expected)
+    dy = torch.randn_like(y)
+    torch.testing.assert_close(
+        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, inputs, dy)
+    )
 
-    inputs = [torch.randn(2, 70, 5).requires_grad_(), *system(2, dtype=torch.float32)]
-    compiled = torch.compile(unchecked, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*inputs), chunked_conv(*inputs))
+
+@both_ways
+def test_an_image_is_read_by_columns(directions):
+    u = torch.randn(2, 6 * 35, 5, dtype=torch.float64).requires_grad_()
+    inputs = [u, *system(directions)]
+    y, expected = chunked_conv(*inputs, rows=6), chunked_conv_reference(*inputs, rows=6)
+    dy = torch.randn_like(y)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, inputs, dy)
+    )
+
+
+def test_flops_are_those_of_the_products():
+    # 2 x 65 positions make 2 x 2 chunks of 64; two flops a multiply-add
+    matrices = [x.detach() for x in module.chunk_matrices(*system(2))]
+    u = torch.randn(2, 65, 5, dtype=torch.float64).requires_grad_()
+    products = 2 * (2 * 2 * 64) * 5 * 2
+    with FlopCounterMode(display=False) as counter:
+        y = module.convolve(u, module.Matrices(*matrices))
+    assert counter.get_total_flops() == products * (64 + 2 * 3 + 2 * 3)
+    with FlopCounterMode(display=False) as counter:
+        y.sum().backward()
+    assert counter.get_total_flops() == products * (2 * 64 + 5 * 2 * 3)
 
 
 def test_what_is_kept_for_the_way_back_does_not_grow_with_the_state():

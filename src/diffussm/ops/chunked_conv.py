@@ -10,20 +10,27 @@ backward direction), for each channel and chunk:
     y = T u + 2 Re(Q s),    T_ij = K_{i-j},    Q_in = w_n z_n^(i+1)
     s <- z^c s + P u,       P_ni = z_n^(c-1-i)
 
-T, Q and P are the same for all chunks and images, so these are batched products; only s walks from
-chunk to chunk, by doubling: after k rounds each state holds what 2^k chunks told it. The cost is
-linear in the length, c + 4 states multiply-adds a number and direction, and so is the memory.
+T, Q and P are the same for all chunks and images, so these are products of matrices, one batch
+entry a channel; only s walks from chunk to chunk. The cost is linear in the length, c + 4 modes
+multiply-adds a number and direction, and so is the memory.
 
-Complex numbers are pairs of real ones here, real parts first. Dao and Gu, "Transformers are SSMs",
-2024, section 6, has the same scheme for selective models; a time-invariant one shares its matrices.
+Outside the operator complex numbers are pairs of real ones, real parts first. Dao and Gu,
+"Transformers are SSMs", 2024, section 6, has the same scheme for selective models; a time-invariant
+one shares its matrices.
 """
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from diffussm.ops.long_conv import Responses, long_conv_reference
+from diffussm.ops.reading_order import channels_first, channels_last, check_rows
 from diffussm.ops.vandermonde import vandermonde_reference
 from diffussm.shapes import Signal
 
@@ -32,48 +39,58 @@ Modes = Float[Tensor, "directions dim modes"]
 CHUNK = 64
 """Positions a chunk."""
 
-AT_ONCE = 2**17
+AT_ONCE = 2**19
 """Numbers of the signal that are worked on together: what a processor's cache holds."""
 
 
-def chunked_conv(u: Signal, decay: Modes, angle: Modes, w_re: Modes, w_im: Modes) -> Responses:
+class Matrices(NamedTuple):
+    """A system cut into chunks; each direction in the order of a forward one."""
+
+    kernel: Float[Tensor, "dim directions chunk"]
+    """K_0 to K_(c-1), of which T is made."""
+    enter: Float[Tensor, "dim directions parts chunk"]
+    """P, real parts of the modes above imaginary ones."""
+    leave: Float[Tensor, "dim directions chunk parts"]
+    """Q, doubled, the imaginary parts' sign turned: y = Q s is real."""
+    jump: Float[Tensor, "dim directions 2 modes"]
+    """z^c, real part and imaginary part."""
+
+
+def chunked_conv(
+    u: Signal, decay: Modes, angle: Modes, w_re: Modes, w_im: Modes, rows: int = 1
+) -> Responses:
     """`u` through one diagonal system (forward) or two (forward, backward); differentiable in all.
 
     decay, angle    log |z|, at most 0, and arg z in radians
     w_re, w_im      the modes' weights
+    rows            as in `long_conv`
     Computed in float32 (float64 for float64 input) whatever autocast says; the result has the type
     of `u`. Raises ValueError for a length of 0 or more than two directions.
     """
-    _check(u, decay)
-    matrices = _matrices(decay, angle, w_re, w_im, CHUNK)
+    return convolve(u, chunk_matrices(decay, angle, w_re, w_im), rows)
+
+
+def convolve(u: Signal, matrices: Matrices, rows: int = 1) -> Responses:
+    """`chunked_conv` by matrices made before."""
+    _check(u, matrices.kernel.shape[1], rows)
     with torch.autocast(u.device.type, enabled=False):
-        return _chunked_conv(u, *matrices)
+        return _chunked_conv(u, *matrices, rows)
 
 
 def chunked_conv_reference(
-    u: Signal, decay: Modes, angle: Modes, w_re: Modes, w_im: Modes
+    u: Signal, decay: Modes, angle: Modes, w_re: Modes, w_im: Modes, rows: int = 1
 ) -> Responses:
-    _check(u, decay)
+    _check(u, len(decay), rows)
     systems = zip(decay, angle, w_re, w_im, strict=True)
     kernels = [vandermonde_reference(*system, u.shape[1]) for system in systems]
-    return long_conv_reference(u, torch.stack(kernels))
+    return long_conv_reference(u, torch.stack(kernels), rows)
 
 
-def _check(u: Tensor, decay: Tensor) -> None:
-    if len(decay) not in (1, 2):
-        raise ValueError(f"chunked_conv takes one system or two (directions), not {len(decay)}")
-    if u.shape[1] == 0:
-        raise ValueError("chunked_conv needs a sequence of length 1 or more, not 0")
-
-
-def _matrices(
-    decay: Tensor, angle: Tensor, w_re: Tensor, w_im: Tensor, chunk: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """K, P, Q and z^c of each channel, all directions in the order of a forward one.
-
-    (dim, directions, chunk), (dim, directions, 2 modes, chunk), (dim, directions, chunk, 2 modes),
-    (dim, directions, 2, modes)
-    """
+def chunk_matrices(
+    decay: Modes, angle: Modes, w_re: Modes, w_im: Modes, chunk: int | None = None
+) -> Matrices:
+    """The matrices of one system or two, for chunks of CHUNK positions unless told."""
+    chunk = CHUNK if chunk is None else chunk
     decay, angle, w_re, w_im = (x.transpose(0, 1) for x in (decay, angle, w_re, w_im))
     exponents = torch.arange(chunk + 1, dtype=decay.dtype, device=decay.device)
     size, turn = torch.exp(decay[..., None] * exponents), angle[..., None] * exponents
@@ -83,7 +100,15 @@ def _matrices(
     out_re, out_im = w_re * re - w_im * im, w_re * im + w_im * re
     leave = torch.cat([out_re[..., 1:], -out_im[..., 1:]], dim=-2).mT
     jump = torch.stack([re[..., -1], im[..., -1]], dim=-2)
-    return out_re[..., :-1].sum(-2), enter, leave, jump
+    return Matrices(out_re[..., :-1].sum(-2), enter, leave, jump)
+
+
+def _check(u: Tensor, directions: int, rows: int) -> None:
+    if directions not in (1, 2):
+        raise ValueError(f"chunked_conv takes one system or two (directions), not {directions}")
+    if u.shape[1] == 0:
+        raise ValueError("chunked_conv needs a sequence of length 1 or more, not 0")
+    check_rows(u.shape[1], rows)
 
 
 def _groups(batch: int, length: int, dim: int) -> list[slice]:
@@ -92,154 +117,203 @@ def _groups(batch: int, length: int, dim: int) -> list[slice]:
 
 
 def _cut(x: Tensor, chunk: int) -> Tensor:
-    """(batch, length, ..., dim) -> (dim, ..., chunk, chunks batch), zeros after the end."""
-    length = x.shape[1]
-    x = x.movedim((-1, 1, 0), (0, -2, -1))  # dim, ..., length, batch
-    x = F.pad(x, (0, 0, 0, -length % chunk))
-    return x.unflatten(-2, (-1, chunk)).transpose(-3, -2).flatten(-2)
+    """(..., batch, length) -> (..., batch chunks, chunk), zeros after the end."""
+    missing = -x.shape[-1] % chunk
+    x = F.pad(x, (0, missing)) if missing else x
+    return x.unflatten(-1, (-1, chunk)).flatten(-3, -2)
 
 
 def _joined(y: Tensor, batch: int, length: int) -> Tensor:
     """The way back from `_cut`."""
-    y = y.unflatten(-1, (-1, batch)).transpose(-3, -2).flatten(-3, -2)[..., :length, :]
-    return y.movedim((0, -2, -1), (-1, 1, 0))
+    return y.unflatten(-2, (batch, -1)).flatten(-2)[..., :length]
 
 
 def _toeplitz(kernel: Tensor) -> Tensor:
-    """T of each kernel, (..., chunk) -> (..., chunk, chunk), lower triangular."""
+    """T turned over, (..., chunk) -> (..., chunk, chunk): K_(i-j) in row j and column i."""
     chunk = kernel.shape[-1]
-    lag = torch.arange(chunk)[:, None] - torch.arange(chunk)
-    return F.pad(kernel, (1, 0))[..., lag.clamp(min=-1).to(kernel.device) + 1]
+    return F.pad(kernel, (chunk - 1, 0)).unfold(-1, chunk, 1).flip(-2)
 
 
 def _from_toeplitz(grad: Tensor) -> Tensor:
-    """The gradient of a kernel from that of its T: sums along the diagonals."""
+    """The gradient of a kernel from that of its `_toeplitz`: sums along the diagonals."""
     chunk = grad.shape[-1]
-    skewed = F.pad(grad.flip(-1), (0, chunk)).flatten(-2)[..., : chunk * (2 * chunk - 1)]
+    skewed = F.pad(grad.mT.flip(-1), (0, chunk)).flatten(-2)[..., : chunk * (2 * chunk - 1)]
     return skewed.unflatten(-1, (chunk, -1)).sum(-2)[..., chunk - 1 :]
 
 
-def _walk(entered: Tensor, jump: Tensor, batch: int, *, mirrored: bool) -> Tensor:
-    """States before each chunk, of what enters in each; last axis (chunks, batch).
+def _paired(parts: Tensor, from_end: bool) -> Tensor:
+    """(dim, parts, chunk), each mode's two parts side by side; reversed for a walk from the end."""
+    pairs = parts.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    return pairs.flip(-1) if from_end else pairs
 
-    mirrored    the second direction starts at the end; so does the first one's adjoint
+
+def _unpaired(pairs: Tensor, from_end: bool) -> Tensor:
+    """The way back from `_paired`."""
+    pairs = pairs.flip(-1) if from_end else pairs
+    return pairs.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+
+
+def _walk(entered: Tensor, jump: Tensor, batch: int, way: int) -> Tensor:
+    """States before each chunk, of what enters in each (used up); way -1: from the end.
+
+    entered    (dim, batch chunks, modes 2)
+    jump       (dim, modes), complex
+
+    The chunks are grouped, about as many in a group as there are groups: first all groups walk
+    side by side, each from nothing; then the states walk from group to group, and are added.
     """
-    state = torch.zeros_like(entered)
-    for direction, (new, old) in enumerate(zip(state.unbind(1), entered.unbind(1), strict=True)):
-        from_end = mirrored != (direction == 1)
-        late, early = _shifted(new, batch, from_end)[0], _shifted(old, batch, from_end)[1]
-        late.copy_(early)
-        a, b = jump[:, direction, 0, :, None], jump[:, direction, 1, :, None]
-        reach = batch
-        while reach < state.shape[-1] - batch:
-            late, early = _shifted(new, reach, from_end)
-            (late_re, late_im), (re, im) = late.chunk(2, dim=1), early.chunk(2, dim=1)
-            told = torch.addcmul(a * re, b, im, value=-1), torch.addcmul(a * im, b, re)
-            late_re += told[0]
-            late_im += told[1]
-            a, b, reach = a * a - b * b, 2 * a * b, 2 * reach
-    return state
+    z = torch.view_as_complex(entered.unflatten(-1, (-1, 2))).unflatten(1, (batch, -1))
+    count = z.shape[2]
+    span = 2 ** math.ceil(math.log2(count) / 2)
+    missing = (0, -count % span)
+    z = F.pad(z, (0, 0, *missing[::way])) if any(missing) else z
+    z = z.unflatten(2, (-1, span))  # dim, batch, groups, span, modes
+    for near, far in pairwise(range(span)[::way]):
+        z[:, :, :, far].addcmul_(jump[:, None, None], z[:, :, :, near])
+
+    powers = jump[:, None].expand(-1, span, -1).cumprod(1)[:, None, None]
+    before = torch.zeros_like(z[:, :, :, 0])
+    first, last = range(span)[::way][0], range(span)[::way][-1]
+    for near, far in pairwise(range(z.shape[2])[::way]):
+        reached = torch.addcmul(z[:, :, near, last], powers[:, 0, :, -1], before[:, :, near])
+        before[:, :, far] = reached
+    ahead, behind = (slice(1, None), slice(None, -1))[::way]
+    powers = powers[:, :, :, :-1] if way == 1 else powers[:, :, :, :-1].flip(3)
+    state = torch.empty_like(z)
+    state[:, :, :, first] = before
+    state[:, :, :, ahead] = torch.addcmul(z[:, :, :, behind], powers, before[:, :, :, None])
+    state = state.flatten(2, 3)
+    state = state[:, :, :count] if way == 1 else state[:, :, -count:]
+    return torch.view_as_real(state.contiguous()).flatten(-2).flatten(1, 2)
 
 
-def _shifted(x: Tensor, by: int, from_end: bool) -> tuple[Tensor, Tensor]:
-    """What is reached, and from where, by walking `by` along the last axis."""
-    ahead, behind = x[..., by:], x[..., : x.shape[-1] - by]
-    return (behind, ahead) if from_end else (ahead, behind)
+class _System(NamedTuple):
+    """One direction of a few channels, as what stands to the right of rows of chunks."""
 
+    within: Tensor
+    into: Tensor
+    out: Tensor
+    jump: Tensor
+    way: int
 
-def _oriented(kernel: Tensor, enter: Tensor, leave: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """T, P and Q; the second direction's positions in reverse. Its own inverse for P and Q."""
-
-    def turned(x: Tensor, *axes: int) -> Tensor:
-        return torch.cat([x[:, :1], x[:, 1:].flip(axes)], dim=1)
-
-    return turned(_toeplitz(kernel), -2, -1), turned(enter, -1), turned(leave, -2)
+    @classmethod
+    def of(cls, direction: int, *matrices: Tensor) -> "_System":
+        kernel, enter, leave, jump = (x[:, direction] for x in matrices)
+        within = _toeplitz(kernel)
+        return cls(
+            within.mT if direction else within,
+            _paired(enter, direction == 1).mT,
+            _paired(leave.mT, direction == 1),
+            torch.complex(jump[:, 0], jump[:, 1]),
+            -1 if direction else 1,
+        )
 
 
 @torch.library.custom_op("diffussm::chunked_conv", mutates_args=())
-def _chunked_conv(u: Tensor, kernel: Tensor, enter: Tensor, leave: Tensor, jump: Tensor) -> Tensor:
+def _chunked_conv(
+    u: Tensor, kernel: Tensor, enter: Tensor, leave: Tensor, jump: Tensor, rows: int = 1
+) -> Tensor:
     batch, length, dim = u.shape
     directions, chunk = kernel.shape[1:]
-    y = u.new_empty(batch, length, directions, dim)
+    x = _cut(channels_first(u, rows), chunk)
+    y = x.new_empty(directions, *x.shape)
     for part in _groups(batch, length, dim):
-        x = _cut(u[..., part].to(kernel.dtype), chunk)
-        within, into, out = _oriented(kernel[part], enter[part], leave[part])
-        entered = (into.flatten(1, 2) @ x).unflatten(1, (directions, -1))
-        state = _walk(entered, jump[part], batch, mirrored=False)
-        response = (within.flatten(1, 2) @ x).unflatten(1, (directions, -1))
-        response.flatten(0, 1).baddbmm_(out.flatten(0, 1), state.flatten(0, 1))
-        y[..., part] = _joined(response, batch, length)
-    return y
+        signal = x[part].to(kernel.dtype)
+        for direction in range(directions):
+            system = _System.of(direction, kernel[part], enter[part], leave[part], jump[part])
+            state = _walk(signal @ system.into, system.jump, batch, system.way)
+            y[direction, part] = (signal @ system.within).baddbmm_(state, system.out)
+    return channels_last(_joined(y, batch, length), rows)
 
 
 @_chunked_conv.register_fake
-def _(u: Tensor, kernel: Tensor, enter: Tensor, leave: Tensor, jump: Tensor) -> Tensor:
+def _(u, kernel, enter, leave, jump, rows=1):
     batch, length, dim = u.shape
     return u.new_empty(batch, length, kernel.shape[1], dim)
 
 
 @torch.library.custom_op("diffussm::chunked_conv_backward", mutates_args=())
 def _chunked_conv_backward(
-    u: Tensor, kernel: Tensor, enter: Tensor, leave: Tensor, jump: Tensor, dy: Tensor
+    u: Tensor,
+    kernel: Tensor,
+    enter: Tensor,
+    leave: Tensor,
+    jump: Tensor,
+    dy: Tensor,
+    rows: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, length, dim = u.shape
     directions, chunk = kernel.shape[1:]
-    du = torch.empty_like(u)
-    gradients = [torch.empty_like(x) for x in (kernel, enter, leave, jump)]
+    x = _cut(channels_first(u, rows), chunk)
+    cotangents = _cut(channels_first(dy, rows), chunk)
+    du = torch.empty_like(x)
+    dkernel, denter, dleave, djump = (z.new_empty(z.shape) for z in (kernel, enter, leave, jump))
     for part in _groups(batch, length, dim):
-        x = _cut(u[..., part].to(kernel.dtype), chunk)
-        dresponse = _cut(dy[..., part].to(kernel.dtype), chunk)
-        within, into, out = _oriented(kernel[part], enter[part], leave[part])
-        entered = (into.flatten(1, 2) @ x).unflatten(1, (directions, -1))
-        state = _walk(entered, jump[part], batch, mirrored=False)
+        signal = x[part].to(kernel.dtype)
+        through_signal = torch.zeros_like(signal)
+        for direction in range(directions):
+            system = _System.of(direction, kernel[part], enter[part], leave[part], jump[part])
+            cotangent = cotangents[direction, part].to(kernel.dtype)
+            state = _walk(signal @ system.into, system.jump, batch, system.way)
+            back = torch.conj_physical(system.jump)
+            dentered = _walk(cotangent @ system.out.mT, back, batch, -system.way)
+            through_signal.baddbmm_(cotangent, system.within.mT)
+            through_signal.baddbmm_(dentered, system.into.mT)
 
-        dstate = out.mT @ dresponse
-        dentered = _walk(dstate, _conjugate(jump[part]), batch, mirrored=True)
-        dx = within.flatten(1, 2).mT @ dresponse.flatten(1, 2)
-        dx.baddbmm_(into.flatten(1, 2).mT, dentered.flatten(1, 2))
-        du[..., part] = _joined(dx, batch, length)
-
-        dwithin = (dresponse.flatten(1, 2) @ x.mT).unflatten(1, (directions, -1))
-        dinto = (dentered.flatten(1, 2) @ x.mT).unflatten(1, (directions, -1))
-        dout = dresponse @ state.mT
-        parts = _unoriented(dwithin, dinto, dout)
-        for gradient, value in zip(gradients, (*parts, _djump(dentered, state)), strict=True):
-            gradient[part] = value
-    dkernel, denter, dleave, djump = gradients
+            dwithin = signal.mT @ cotangent
+            dkernel[part, direction] = _from_toeplitz(dwithin.mT if direction else dwithin)
+            denter[part, direction] = _unpaired(dentered.mT @ signal, direction == 1)
+            dleave[part, direction] = _unpaired(state.mT @ cotangent, direction == 1).mT
+            djump[part, direction] = _djump(dentered, state)
+        du[part] = through_signal
+    du = channels_last(_joined(du, batch, length), rows)
     return du, dkernel, denter, dleave, djump
 
 
 @_chunked_conv_backward.register_fake
-def _(u, kernel, enter, leave, jump, dy):
-    return tuple(torch.empty_like(x) for x in (u, kernel, enter, leave, jump))
+def _(u, kernel, enter, leave, jump, dy, rows=1):
+    return tuple(x.new_empty(x.shape) for x in (u, kernel, enter, leave, jump))
 
 
-def _conjugate(jump: Tensor) -> Tensor:
-    return jump * jump.new_tensor([1.0, -1.0])[:, None]
-
-
-def _unoriented(within: Tensor, into: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of K, P and Q from those of what `_oriented` makes of them."""
-
-    def turned(x: Tensor, *axes: int) -> Tensor:
-        return torch.cat([x[:, :1], x[:, 1:].flip(axes)], dim=1)
-
-    return _from_toeplitz(turned(within, -2, -1)), turned(into, -1), turned(out, -2)
-
-
-def _djump(dstate: Tensor, state: Tensor) -> Tensor:
+def _djump(dentered: Tensor, state: Tensor) -> Tensor:
     """The gradient of z^c: that of what it gives times what it is given, over all chunks."""
-    (d_re, d_im), (re, im) = dstate.chunk(2, dim=-2), state.chunk(2, dim=-2)
-    return torch.stack([(d_re * re + d_im * im).sum(-1), (d_im * re - d_re * im).sum(-1)], dim=-2)
+    pairs = (torch.view_as_complex(x.unflatten(-1, (-1, 2))) for x in (state, dentered))
+    product = torch.linalg.vecdot(*pairs, dim=1)
+    return torch.stack([product.real, product.imag], dim=1)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs)
+    *tensors, ctx.rows = inputs
+    ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, dy: Tensor) -> tuple[Tensor, ...]:
+def _backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
     with torch.autocast(dy.device.type, enabled=False):
-        return _chunked_conv_backward(*ctx.saved_tensors, dy)
+        return *_chunked_conv_backward(*ctx.saved_tensors, dy, ctx.rows), None
 
 
 _chunked_conv.register_autograd(_backward, setup_context=_setup_context)
+
+
+def chunked_conv_flops(batch: int, length: int, dim: int, directions: int, modes: int) -> int:
+    """Floating point operations of the products; the walk between chunks is not counted."""
+    positions = batch * math.ceil(length / CHUNK) * CHUNK
+    return 2 * positions * dim * directions * (CHUNK + 4 * modes)
+
+
+@register_flop_formula(torch.ops.diffussm.chunked_conv)
+def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> int:
+    batch, length, dim = u_shape
+    return chunked_conv_flops(batch, length, dim, kernel_shape[1], jump_shape[3])
+
+
+@register_flop_formula(torch.ops.diffussm.chunked_conv_backward)
+def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> int:
+    # two products within, five with the states
+    batch, length, dim = u_shape
+    directions, chunk = kernel_shape[1:]
+    positions = batch * math.ceil(length / chunk) * chunk
+    return 2 * positions * dim * directions * (2 * chunk + 10 * jump_shape[3])
+
+
+_matrices = chunk_matrices

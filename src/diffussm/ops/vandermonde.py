@@ -7,8 +7,12 @@ that follows. `vandermonde` splits the exponent instead, l = i + w j, so that
 
     K_{i + w j} = 2 Re sum_n (c_n z_n^{w j}) (z_n^i)
 
-is one small matrix product a channel with about 2 sqrt(length) powers a mode. Complex numbers are
-pairs of real tensors here: compilers and autocast know those.
+is one small matrix product a channel with about 2 sqrt(length) powers a mode. The gradients are
+sums over the same powers, split alike: with g_l what is handed back for K_l,
+
+    dc_n = 2 conj(sum_l g_l z_n^l),    d(decay_n + i angle_n) = 2 conj(c_n sum_l l g_l z_n^l)
+
+Complex numbers are pairs of real tensors here: autocast knows those.
 
 Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", 2022,
 equation 4 (the kernel); the split is ours.
@@ -17,8 +21,10 @@ equation 4 (the kernel); the split is ours.
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 Modes = Float[Tensor, "dim state"]
 Coefficients = Float[Tensor, "dim *sets state"]
@@ -40,22 +46,10 @@ def vandermonde(
     if length < 1:
         raise ValueError(f"a kernel needs a sequence of length 1 or more, not {length}")
     sets = c_re.shape[1:-1]
-    # about as many powers in the one factor as coefficients times powers in the other
-    width = 2 ** round(math.log2(length * math.prod(sets)) / 2)
-    rows = math.ceil(length / width)
-    steps = torch.arange(width, dtype=decay.dtype, device=decay.device)
-    strides = width * torch.arange(rows, dtype=decay.dtype, device=decay.device)
-
-    fine = torch.cat(_powers(decay[..., None], angle[..., None], steps), dim=1)
-    re, im = _powers(decay[:, None, None], angle[:, None, None], strides[:, None])
-    c_re, c_im = (2 * c.reshape(len(c), -1, 1, c.shape[-1]) for c in (c_re, c_im))
-    coarse_re = torch.addcmul(c_re * re, c_im, im, value=-1)
-    minus_coarse_im = torch.addcmul(-c_im * re, c_re, im, value=-1)
-    coarse = torch.cat([coarse_re, minus_coarse_im], dim=-1)
-    # dim, sets rows, 2 state  @  dim, 2 state, width
+    c_re, c_im = (c.reshape(len(c), -1, c.shape[-1]) for c in (c_re, c_im))
     with torch.autocast(decay.device.type, enabled=False):
-        kernels = coarse.flatten(1, 2) @ fine
-    return kernels.reshape(len(decay), *sets, -1)[..., :length]
+        kernels = _vandermonde(decay, angle, c_re, c_im, length)
+    return kernels.reshape(len(decay), *sets, length)
 
 
 def vandermonde_reference(
@@ -66,6 +60,102 @@ def vandermonde_reference(
     return 2 * torch.einsum("d...n,dnl->d...l", c, powers).real
 
 
-def _powers(decay: Tensor, angle: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
+Pair = tuple[Tensor, Tensor]
+
+
+def _width(sets: int, length: int) -> int:
+    """w: about as many powers in the one factor as coefficients times powers in the other."""
+    return 2 ** round(math.log2(length * sets) / 2)
+
+
+def _powers(decay: Tensor, angle: Tensor, exponents: Tensor) -> Pair:
     size, turn = torch.exp(decay * exponents), angle * exponents
     return size * torch.cos(turn), size * torch.sin(turn)
+
+
+def _fine(decay: Tensor, angle: Tensor, width: int) -> Tensor:
+    """z^i, real parts above imaginary ones: (dim, 2 state, width)."""
+    steps = torch.arange(width, dtype=decay.dtype, device=decay.device)
+    return torch.cat(_powers(decay[..., None], angle[..., None], steps), dim=1)
+
+
+def _strides(decay: Tensor, width: int, length: int) -> Tensor:
+    """w j for all rows j, (rows, 1)."""
+    rows = math.ceil(length / width)
+    return width * torch.arange(rows, dtype=decay.dtype, device=decay.device)[:, None]
+
+
+def _times(x: Pair, y: Pair) -> Pair:
+    """The product of complex numbers."""
+    (a, b), (c, d) = x, y
+    return torch.addcmul(a * c, b, d, value=-1), torch.addcmul(a * d, b, c)
+
+
+@torch.library.custom_op("diffussm::vandermonde", mutates_args=())
+def _vandermonde(decay: Tensor, angle: Tensor, c_re: Tensor, c_im: Tensor, length: int) -> Tensor:
+    """(dim, sets, length), from coefficients of (dim, sets, state)."""
+    width = _width(c_re.shape[1], length)
+    strides = _strides(decay, width, length)
+    powers = _powers(decay[:, None, None], angle[:, None, None], strides)
+    re, im = _times((2 * c_re[:, :, None], 2 * c_im[:, :, None]), powers)
+    coarse = torch.cat([re, im.neg_()], dim=-1)
+    # dim, sets rows, 2 state  @  dim, 2 state, width
+    kernels = coarse.flatten(1, 2) @ _fine(decay, angle, width)
+    return kernels.view(*c_re.shape[:2], -1)[..., :length].contiguous()
+
+
+@_vandermonde.register_fake
+def _(decay: Tensor, angle: Tensor, c_re: Tensor, c_im: Tensor, length: int) -> Tensor:
+    return c_re.new_empty(*c_re.shape[:2], length)
+
+
+@torch.library.custom_op("diffussm::vandermonde_backward", mutates_args=())
+def _vandermonde_backward(
+    decay: Tensor, angle: Tensor, c_re: Tensor, c_im: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dim, sets, length = g.shape
+    width = _width(sets, length)
+    strides = _strides(decay, width, length)
+    g = F.pad(g, (0, -length % width)).view(dim, -1, width)
+    steps = torch.arange(width, dtype=g.dtype, device=g.device)
+    # the sums over i of g z^i and of i g z^i
+    both = torch.cat([g, g * steps], dim=1) @ _fine(decay, angle, width).mT
+    plain, weighted = both.view(dim, 2, sets, len(strides), -1).unbind(1)
+    weighted = torch.addcmul(weighted, plain, strides)
+
+    re, im = _powers(decay[:, None, None], angle[:, None, None], strides)
+    dc_re, dc_im = (2 * part.sum(2) for part in _times(plain.chunk(2, dim=-1), (re, im)))
+    moved = tuple(part.sum(2) for part in _times(weighted.chunk(2, dim=-1), (re, im)))
+    ddecay, dangle = (2 * part.sum(1) for part in _times((c_re, c_im), moved))
+    return ddecay, dangle.neg_(), dc_re, dc_im.neg_()
+
+
+@_vandermonde_backward.register_fake
+def _(decay, angle, c_re, c_im, g):
+    return tuple(x.new_empty(x.shape) for x in (decay, angle, c_re, c_im))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+    with torch.autocast(g.device.type, enabled=False):
+        return *_vandermonde_backward(*ctx.saved_tensors, g), None
+
+
+_vandermonde.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.diffussm.vandermonde)
+def _(decay_shape, angle_shape, re_shape, im_shape, length, **_) -> int:
+    dim, sets, state = re_shape
+    width = _width(sets, length)
+    return 2 * dim * sets * math.ceil(length / width) * 2 * state * width
+
+
+@register_flop_formula(torch.ops.diffussm.vandermonde_backward)
+def _(decay_shape, angle_shape, re_shape, im_shape, g_shape, **_) -> int:
+    dim, sets, state = re_shape
+    width = _width(sets, g_shape[2])
+    return 2 * 2 * dim * sets * math.ceil(g_shape[2] / width) * 2 * state * width
