@@ -70,11 +70,11 @@ def chunked_conv(
     return convolve(u, chunk_matrices(decay, angle, w_re, w_im), rows)
 
 
-def convolve(u: Signal, matrices: Matrices, rows: int = 1) -> Responses:
-    """`chunked_conv` by matrices made before."""
+def convolve(u: Signal, matrices: Matrices, rows: int = 1, *, triton: bool = False) -> Responses:
+    """`chunked_conv` by matrices made before, here or in the kernel of `chunked_conv_triton`."""
     _check(u, matrices.kernel.shape[1], rows)
     with torch.autocast(u.device.type, enabled=False):
-        return _chunked_conv(u, *matrices, rows)
+        return _chunked_conv(u, *matrices, rows, triton)
 
 
 def chunked_conv_reference(
@@ -211,8 +211,18 @@ class _System(NamedTuple):
 
 @torch.library.custom_op("diffussm::chunked_conv", mutates_args=())
 def _chunked_conv(
-    u: Tensor, kernel: Tensor, enter: Tensor, leave: Tensor, jump: Tensor, rows: int = 1
+    u: Tensor,
+    kernel: Tensor,
+    enter: Tensor,
+    leave: Tensor,
+    jump: Tensor,
+    rows: int = 1,
+    triton: bool = False,
 ) -> Tensor:
+    if triton:
+        from diffussm.ops.chunked_conv_triton import forward
+
+        return forward(u, kernel, enter, leave, jump, rows)
     batch, length, dim = u.shape
     directions, chunk = kernel.shape[1:]
     x = _cut(channels_first(u, rows), chunk)
@@ -227,7 +237,7 @@ def _chunked_conv(
 
 
 @_chunked_conv.register_fake
-def _(u, kernel, enter, leave, jump, rows=1):
+def _(u, kernel, enter, leave, jump, rows=1, triton=False):
     batch, length, dim = u.shape
     return u.new_empty(batch, length, kernel.shape[1], dim)
 
@@ -241,7 +251,12 @@ def _chunked_conv_backward(
     jump: Tensor,
     dy: Tensor,
     rows: int = 1,
+    triton: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if triton:
+        from diffussm.ops.chunked_conv_triton import backward
+
+        return backward(u, kernel, enter, leave, jump, dy, rows)
     batch, length, dim = u.shape
     directions, chunk = kernel.shape[1:]
     x = _cut(channels_first(u, rows), chunk)
@@ -271,7 +286,7 @@ def _chunked_conv_backward(
 
 
 @_chunked_conv_backward.register_fake
-def _(u, kernel, enter, leave, jump, dy, rows=1):
+def _(u, kernel, enter, leave, jump, dy, rows=1, triton=False):
     return tuple(x.new_empty(x.shape) for x in (u, kernel, enter, leave, jump))
 
 
@@ -283,13 +298,14 @@ def _djump(dentered: Tensor, state: Tensor) -> Tensor:
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.rows = inputs
+    *tensors, ctx.rows, ctx.triton = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
     with torch.autocast(dy.device.type, enabled=False):
-        return *_chunked_conv_backward(*ctx.saved_tensors, dy, ctx.rows), None
+        gradients = _chunked_conv_backward(*ctx.saved_tensors, dy, ctx.rows, ctx.triton)
+    return *gradients, None, None
 
 
 _chunked_conv.register_autograd(_backward, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""Which form of an operator runs: one that its own rule takes from the shapes, or the one asked for.
+"""Which form of an operator runs: the one that its rule takes from the shapes, or one asked for.
 
     with use_form("diagonal_conv", "fft"):
         ...

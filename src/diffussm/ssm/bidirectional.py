@@ -10,16 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffussm.ops.long_conv import long_conv
 from diffussm.shapes import Signal
-from diffussm.ssm.kernel_layer import KernelLayer
+from diffussm.ssm.kernel_layer import KernelLayer, respond
 from diffussm.ssm.layer import Layer
 
 
 class Bidirectional(nn.Module):
     """(batch, length, dim) -> (batch, length, 2 dim): two scans.
 
-    Two convolutions share one FFT of u. `rows` as in `Layer.forward`.
+    Two convolutions share what they make of u. `rows` as in `Layer.forward`.
     """
 
     def __init__(self, forward_ssm: Layer, backward_ssm: Layer):
@@ -30,8 +29,6 @@ class Bidirectional(nn.Module):
     def forward(self, u: Signal, rows: int = 1) -> Float[Tensor, "batch length both"]:
         ahead, behind = self.forward_ssm, self.backward_ssm
         if isinstance(ahead, KernelLayer) and isinstance(behind, KernelLayer):
-            kernels = torch.stack([ssm.cached_kernel(u.shape[1]) for ssm in (ahead, behind)])
-            skip = torch.stack([ahead.D, behind.D]).to(u.dtype)
-            return (long_conv(u, kernels, rows) + skip * u[:, :, None]).flatten(2)
+            return respond([ahead, behind], u, rows).flatten(2)
         # a flipped raster, read column by column, is the column-by-column reading flipped
         return torch.cat([ahead(u, rows), behind(u.flip(1), rows).flip(1)], dim=-1)

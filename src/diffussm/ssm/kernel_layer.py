@@ -2,6 +2,9 @@
 
     y_l = sum_m K_m u_{l-m} + D u_l
 
+D is one more value of the kernel, at lag 0. How the convolution is computed depends on the shapes
+(`diffussm.ops.diagonal_conv`); only sums of modes, K_l = 2 Re sum_n w_n z_n^l, have a choice.
+
 A kernel depends on the parameters and the length alone, yet a sampler calls the network hundreds
 of times. `reusing_kernels` makes of a network a function that keeps them. The kernels live and die
 with that function, so they cannot outlast a change of parameters: whoever samples again makes a
@@ -10,16 +13,22 @@ new one.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffussm.ops.long_conv import long_conv
+from diffussm.ops.chunked_conv import Matrices, chunk_matrices, convolve
+from diffussm.ops.diagonal_conv import diagonal_form
+from diffussm.ops.long_conv import Responses, long_conv
 from diffussm.shapes import Signal
 from diffussm.ssm.layer import Layer, check_steps
 from diffussm.ssm.parameters import ssm_parameter
+
+Modes = tuple[Tensor, Tensor, Tensor, Tensor]
+T = TypeVar("T")
 
 
 class KernelLayer(Layer):
@@ -36,7 +45,7 @@ class KernelLayer(Layer):
         check_steps(dt_min, dt_max)
         log_dt = torch.empty(dim).uniform_(math.log(dt_min), math.log(dt_max))
         self.log_dt = ssm_parameter(log_dt)
-        self._kernels: dict[int, Tensor] | None = None
+        self._kept: dict[Hashable, Any] | None = None
 
     @property
     def dt(self) -> Float[Tensor, " dim"]:
@@ -47,31 +56,68 @@ class KernelLayer(Layer):
     def kernel(self, length: int) -> Float[Tensor, "dim length"]:
         """The first `length` values of the impulse response, float32, without D."""
 
-    def cached_kernel(self, length: int) -> Float[Tensor, "dim length"]:
-        """`kernel(length)`, remembered inside a network made by `reusing_kernels`."""
-        if self._kernels is None:
-            return self.kernel(length)
-        if length not in self._kernels:
-            self._kernels[length] = self.kernel(length)
-        return self._kernels[length]
+    @property
+    def pairs(self) -> int:
+        """How many modes the kernel is a sum of; 0 where it is no such sum."""
+        return 0
+
+    def modes(self) -> Modes:
+        """decay, angle, and real and imaginary weight of each mode, (dim, pairs)."""
+        raise NotImplementedError(f"the kernel of {type(self).__name__} is no sum of modes")
 
     def forward(self, u: Signal, rows: int = 1) -> Signal:
-        kernel = self.cached_kernel(u.shape[1])
-        return long_conv(u, kernel[None], rows).squeeze(2) + self.D.to(u.dtype) * u
+        return respond([self], u, rows).squeeze(2)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, remembered inside a network made by `reusing_kernels`."""
+        if self._kept is None:
+            return make()
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def respond(layers: Sequence[KernelLayer], u: Signal, rows: int = 1) -> Responses:
+    """What one layer makes of `u`, or two, the second from the other end; `rows` as in Layer."""
+    length, pairs = u.shape[1], layers[0].pairs
+    diagonal = pairs and all(layer.pairs == pairs for layer in layers)
+    form = diagonal_form(u, pairs) if diagonal else "fft"
+    if form == "fft":
+        kernels = layers[0].kept(length, lambda: _kernels(layers, length))
+        return long_conv(u, kernels, rows)
+    matrices = layers[0].kept("chunks", lambda: _matrices(layers))
+    return convolve(u, matrices, rows, triton=form == "triton")
+
+
+def _kernels(layers: Sequence[KernelLayer], length: int) -> Tensor:
+    """(layers, dim, length), with D."""
+    kernels = torch.stack([layer.kernel(length) for layer in layers])
+    return _at_lag_0(kernels, torch.stack([layer.D for layer in layers]))
+
+
+def _matrices(layers: Sequence[KernelLayer]) -> Matrices:
+    systems = zip(*(layer.modes() for layer in layers), strict=True)
+    matrices = chunk_matrices(*(torch.stack(values) for values in systems))
+    skip = torch.stack([layer.D for layer in layers], dim=1)
+    return matrices._replace(kernel=_at_lag_0(matrices.kernel, skip))
+
+
+def _at_lag_0(kernel: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([kernel[..., :1] + skip[..., None], kernel[..., 1:]], dim=-1)
 
 
 def reusing_kernels(network: nn.Module) -> Callable[..., Tensor]:
     """`network` as a function that computes each kernel once; parameters must rest meanwhile."""
     layers = [module for module in network.modules() if isinstance(module, KernelLayer)]
-    kernels: list[dict[int, Tensor]] = [{} for _ in layers]
+    memories: list[dict[Hashable, Any]] = [{} for _ in layers]
 
     def call(*args: Tensor | None) -> Tensor:
-        for layer, cache in zip(layers, kernels, strict=True):
-            layer._kernels = cache
+        for layer, memory in zip(layers, memories, strict=True):
+            layer._kept = memory
         try:
             return network(*args)
         finally:
             for layer in layers:
-                layer._kernels = None
+                layer._kept = None
 
     return call

@@ -18,7 +18,7 @@ from diffussm.config import choose
 from diffussm.ops.vandermonde import vandermonde
 from diffussm.ssm.discretization import DISCRETIZATIONS
 from diffussm.ssm.hippo import legs_normal_eigenvalues
-from diffussm.ssm.kernel_layer import KernelLayer
+from diffussm.ssm.kernel_layer import KernelLayer, Modes
 from diffussm.ssm.layer import Position, check_state
 from diffussm.ssm.parameters import ssm_parameter
 
@@ -89,14 +89,22 @@ class S4D(KernelLayer):
         self.C = nn.Parameter(torch.randn(dim, d_state // 2, 2) * 0.5**0.5)
         self.D = nn.Parameter(torch.randn(dim))
 
-    def kernel(self, length: int) -> Float[Tensor, "dim length"]:
-        """K_l = 2 Re sum_n C_n B_n gain_n A_bar_n^l, float32, without D."""
+    @property
+    def pairs(self) -> int:
+        """State / 2."""
+        return self.frequency.shape[1]
+
+    def modes(self) -> Modes:
+        """Logarithms of A_bar_n, and weights C_n B_n gain_n."""
         decay, angle, gain_re, gain_im = self._discrete()
         b_re, b_im = self.B.unbind(-1)
         c_re, c_im = self.C.unbind(-1)
         re, im = b_re * c_re - b_im * c_im, b_re * c_im + b_im * c_re
-        re, im = re * gain_re - im * gain_im, re * gain_im + im * gain_re
-        return vandermonde(decay, angle, re, im, length)
+        return decay, angle, re * gain_re - im * gain_im, re * gain_im + im * gain_re
+
+    def kernel(self, length: int) -> Float[Tensor, "dim length"]:
+        """K_l = 2 Re sum_n C_n B_n gain_n A_bar_n^l, float32, without D."""
+        return vandermonde(*self.modes(), length)
 
     def initial_state(self, batch: int) -> Complex[Tensor, "batch dim state"]:
         """The state before the first input: nothing remembered."""
