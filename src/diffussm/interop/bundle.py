@@ -10,7 +10,8 @@ taken too, text and comments as they are. Three things change:
 
 Custom operators get a namespace with a fingerprint of the file, since a process has only one
 operator of a name: the package and any number of exported folders can be in it together. Formulas
-that count an operator's work stay behind.
+that count an operator's work stay behind, and so do Triton's kernels, which functions import where
+they call them: the file uses those where diffussm is installed, and plain torch elsewhere.
 """
 
 import ast

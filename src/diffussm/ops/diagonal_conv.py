@@ -35,7 +35,7 @@ def diagonal_form(u: Tensor, modes: int) -> str:
 def no_triton(u: Tensor, modes: int) -> str | None:
     """Why Triton's form cannot take these arguments; None where it can."""
     try:
-        from diffussm.ops import chunked_conv_triton
+        from diffussm.ops.chunked_conv_triton import unsupported
     except ImportError:
         return "triton is not installed"
-    return chunked_conv_triton.unsupported(u, modes)
+    return unsupported(u, modes)
