@@ -28,16 +28,19 @@ def info(
     ssm: str | None = typer.Option(
         None, help="Another state space layer in a preset: s4d, s4, lssl, mamba."
     ),
+    memory: bool = typer.Option(False, "--memory", help="Count what training holds, too."),
 ) -> None:
     """Print size and cost: diffussm info DiffuSSM-XL --size 256,512,1024
 
     Presets work on latents with an eighth of an image's side, U-Nets on pixels. DiT's cost stands
     beside DiffuSSM's.
     """
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from diffussm.analysis.flops import cost
+    from diffussm.analysis.memory import training_memory
     from diffussm.checkpoint import load_model
     from diffussm.models import PRESETS, model_config
 
@@ -67,6 +70,8 @@ def info(
     other = model_config(beside, {}) if beside in PRESETS and beside != model else None
     names = ["pixels", "length", "tokens", "total", "mixing", "kernels"]
     names += [beside, "its tokens", "ratio"] if other else []
+    names += ["MiB"] if memory else []
+    held = None
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for column in table.columns:
         column.justify = "right"
@@ -82,11 +87,19 @@ def info(
         if other:
             theirs = cost(other, *latent)
             row += [_giga(theirs.total), f"{theirs.tokens:,}", f"{ours.total / theirs.total:.2f}"]
+        if memory:
+            held = training_memory(config, *latent, torch.bfloat16)
+            row.append(f"{held.image / 2**20:,.0f}")
         table.add_row(*row)
     console.print(table)
     console.print("Giga-multiply-adds of one image, by formula; length: positions that are mixed.")
     console.print("mixing: what carries information along them, by FFTs, a scan or attention.")
     console.print("kernels: made once a batch (once in all to sample), and not in the total.")
+    if held:
+        console.print(
+            f"MiB: kept for each image of a batch in bfloat16 training, beside "
+            f"{held.state / 2**30:,.1f} GiB of state and {held.fixed / 2**20:,.0f} MiB of kernels."
+        )
     if other:
         fixed = sum(buffer.numel() for buffer in _sized_up(other).buffers())
         parameters = _numel(_sized_up(other)) + fixed
