@@ -8,11 +8,13 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """The most bytes that tensors made inside held at once."""
+    """The most bytes that `inputs` and the tensors made inside held at once."""
 
-    def __init__(self):
+    def __init__(self, *inputs: Tensor):
         super().__init__()
         self.live, self.peak, self._seen = 0, 0, weakref.WeakSet()
+        for tensor in inputs:
+            self._count(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))

@@ -40,7 +40,7 @@ CHUNK = 64
 """Positions a chunk."""
 
 AT_ONCE = 2**19
-"""Numbers of the signal that are worked on together: what a processor's cache holds."""
+"""Numbers that are worked on together: what a processor's cache holds."""
 
 
 class Matrices(NamedTuple):
@@ -111,8 +111,10 @@ def _check(u: Tensor, directions: int, rows: int) -> None:
     check_rows(u.shape[1], rows)
 
 
-def _groups(batch: int, length: int, dim: int) -> list[slice]:
-    size = max(1, AT_ONCE // (batch * length))
+def _groups(x: Tensor) -> list[slice]:
+    """The channels, in groups whose signals and matrices stay in a processor's cache."""
+    dim, rows, chunk = x.shape
+    size = max(1, AT_ONCE // (rows * chunk + 4 * chunk**2))
     return [slice(start, start + size) for start in range(0, dim, size)]
 
 
@@ -223,17 +225,24 @@ def _chunked_conv(
         from diffussm.ops.chunked_conv_triton import forward
 
         return forward(u, kernel, enter, leave, jump, rows)
-    batch, length, dim = u.shape
-    directions, chunk = kernel.shape[1:]
-    x = _cut(channels_first(u, rows), chunk)
+    batch, length, _ = u.shape
+    x = _cut(channels_first(u, rows), kernel.shape[2])
+    y = _responses(x, batch, kernel, enter, leave, jump)
+    del x  # the last copy takes its place
+    return channels_last(_joined(y, batch, length), rows)
+
+
+def _responses(x: Tensor, batch: int, *matrices: Tensor) -> Tensor:
+    """(directions, dim, batch chunks, chunk), of a signal (dim, batch chunks, chunk)."""
+    directions = matrices[0].shape[1]
     y = x.new_empty(directions, *x.shape)
-    for part in _groups(batch, length, dim):
-        signal = x[part].to(kernel.dtype)
+    for part in _groups(x):
+        signal = x[part].to(matrices[0].dtype)
         for direction in range(directions):
-            system = _System.of(direction, kernel[part], enter[part], leave[part], jump[part])
+            system = _System.of(direction, *(matrix[part] for matrix in matrices))
             state = _walk(signal @ system.into, system.jump, batch, system.way)
             y[direction, part] = (signal @ system.within).baddbmm_(state, system.out)
-    return channels_last(_joined(y, batch, length), rows)
+    return y
 
 
 @_chunked_conv.register_fake
@@ -257,18 +266,24 @@ def _chunked_conv_backward(
         from diffussm.ops.chunked_conv_triton import backward
 
         return backward(u, kernel, enter, leave, jump, dy, rows)
-    batch, length, dim = u.shape
-    directions, chunk = kernel.shape[1:]
-    x = _cut(channels_first(u, rows), chunk)
-    cotangents = _cut(channels_first(dy, rows), chunk)
-    du = torch.empty_like(x)
-    dkernel, denter, dleave, djump = (z.new_empty(z.shape) for z in (kernel, enter, leave, jump))
-    for part in _groups(batch, length, dim):
-        signal = x[part].to(kernel.dtype)
+    batch, length, _ = u.shape
+    chunk = kernel.shape[2]
+    x, cotangents = (_cut(channels_first(signal, rows), chunk) for signal in (u, dy))
+    du, *others = _gradients(x, cotangents, batch, kernel, enter, leave, jump)
+    del x, cotangents  # the last copy takes their place
+    dkernel, denter, dleave, djump = others
+    return channels_last(_joined(du, batch, length), rows), dkernel, denter, dleave, djump
+
+
+def _gradients(x: Tensor, cotangents: Tensor, batch: int, *matrices: Tensor) -> list[Tensor]:
+    """Of the signal and each matrix."""
+    du, *gradients = (z.new_empty(z.shape) for z in (x, *matrices))
+    for part in _groups(x):
+        signal = x[part].to(matrices[0].dtype)
         through_signal = torch.zeros_like(signal)
-        for direction in range(directions):
-            system = _System.of(direction, kernel[part], enter[part], leave[part], jump[part])
-            cotangent = cotangents[direction, part].to(kernel.dtype)
+        for direction in range(len(cotangents)):
+            system = _System.of(direction, *(matrix[part] for matrix in matrices))
+            cotangent = cotangents[direction, part].to(signal.dtype)
             state = _walk(signal @ system.into, system.jump, batch, system.way)
             back = torch.conj_physical(system.jump)
             dentered = _walk(cotangent @ system.out.mT, back, batch, -system.way)
@@ -276,13 +291,16 @@ def _chunked_conv_backward(
             through_signal.baddbmm_(dentered, system.into.mT)
 
             dwithin = signal.mT @ cotangent
-            dkernel[part, direction] = _from_toeplitz(dwithin.mT if direction else dwithin)
-            denter[part, direction] = _unpaired(dentered.mT @ signal, direction == 1)
-            dleave[part, direction] = _unpaired(state.mT @ cotangent, direction == 1).mT
-            djump[part, direction] = _djump(dentered, state)
+            found = (
+                _from_toeplitz(dwithin.mT if direction else dwithin),
+                _unpaired(dentered.mT @ signal, direction == 1),
+                _unpaired(state.mT @ cotangent, direction == 1).mT,
+                _djump(dentered, state),
+            )
+            for gradient, values in zip(gradients, found, strict=True):
+                gradient[part, direction] = values
         du[part] = through_signal
-    du = channels_last(_joined(du, batch, length), rows)
-    return du, dkernel, denter, dleave, djump
+    return [du, *gradients]
 
 
 @_chunked_conv_backward.register_fake
@@ -330,6 +348,3 @@ def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> 
     directions, chunk = kernel_shape[1:]
     positions = batch * math.ceil(length / chunk) * chunk
     return 2 * positions * dim * directions * (2 * chunk + 10 * jump_shape[3])
-
-
-_matrices = chunk_matrices

@@ -104,9 +104,13 @@ def _reverse(spectra: Tensor) -> Tensor:
 
 @torch.library.custom_op("diffussm::long_conv", mutates_args=())
 def _long_conv(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
-    batch, length, dim = u.shape
+    return channels_last(_responses(channels_first(u, rows), kernels), rows)
+
+
+def _responses(x: Tensor, kernels: Tensor) -> Tensor:
+    """(directions, dim, batch, length)."""
+    dim, batch, length = x.shape
     size = fft_length(length)
-    x = channels_first(u, rows)
     y = x.new_empty(len(kernels), *x.shape)
     for part in _groups(batch, size, dim):
         signal = _spectrum(x[part], size)
@@ -114,7 +118,7 @@ def _long_conv(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
         _reverse(spectra[1:])
         for response, spectrum in zip(y, spectra, strict=True):
             response[part] = torch.fft.irfft(signal * spectrum, n=size)[..., :length]
-    return channels_last(y, rows)
+    return y
 
 
 @_long_conv.register_fake
@@ -126,9 +130,13 @@ def _(u: Tensor, kernels: Tensor, rows: int) -> Tensor:
 @torch.library.custom_op("diffussm::long_conv_backward", mutates_args=())
 def _long_conv_backward(u: Tensor, kernels: Tensor, dy: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     # The adjoint of a convolution is the same convolution in the other direction.
-    batch, length, dim = u.shape
+    du, dkernels = _gradients(channels_first(u, rows), kernels, channels_first(dy, rows))
+    return channels_last(du, rows), dkernels
+
+
+def _gradients(x: Tensor, kernels: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+    dim, batch, length = x.shape
     size = fft_length(length)
-    x, cotangents = channels_first(u, rows), channels_first(dy, rows)
     du, dkernels = torch.empty_like(x), kernels.new_empty(kernels.shape)
     for part in _groups(batch, size, dim):
         signal = _reverse(_spectrum(x[part], size))
@@ -140,7 +148,7 @@ def _long_conv_backward(u: Tensor, kernels: Tensor, dy: Tensor, rows: int) -> tu
         through_kernels = (cotangent * signal).sum(2)
         _reverse(through_kernels[1:])
         dkernels[:, part] = torch.fft.irfft(through_kernels, n=size)[..., :length]
-    return channels_last(du, rows), dkernels
+    return du, dkernels
 
 
 @_long_conv_backward.register_fake
