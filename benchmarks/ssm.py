@@ -86,7 +86,9 @@ def scan_memory(batch: int, dim: int, state: int, length: int) -> str:
     inputs = scan_inputs(batch, length, dim, state)
     needed = sum(x.nbytes for x in inputs)
     inputs = [x.detach() for x in inputs]
-    with PeakMemory(*inputs) as memory:  # the operators' own functions: a mode does not see into them
+    with PeakMemory(
+        *inputs
+    ) as memory:  # the operators' own functions: a mode does not see into them
         y, begins = forward._init_fn(*inputs)
         gradients = backward._init_fn(*inputs, begins, torch.ones_like(y))
     needed += 2 * y.nbytes + sum(x.nbytes for x in gradients)
