@@ -20,12 +20,8 @@ from timing import agree, columns, device_conditions, device_parser, in_turn, pu
 from torch import Tensor
 
 from diffussm.cli.process import prepare
-from diffussm.ops.chunked_conv import (
-    _chunked_conv,
-    _chunked_conv_backward,
-    chunk_matrices,
-    chunked_conv_flops,
-)
+from diffussm.ops.chunk_system import chunk_matrices
+from diffussm.ops.chunked_conv import _chunked_conv, _chunked_conv_backward, chunked_conv_flops
 from diffussm.ops.diagonal_conv import no_triton
 from diffussm.ops.forms import use_form
 from diffussm.ops.long_conv import _long_conv, _long_conv_backward, fft_length, long_conv_flops

@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffussm.ops import chunked_conv as module
-from diffussm.ops.chunked_conv import chunked_conv, chunked_conv_reference
+from diffussm.ops.chunk_system import Matrices, chunk_matrices
+from diffussm.ops.chunked_conv import chunked_conv, chunked_conv_reference, convolve
 from diffussm.ops.long_conv import long_conv
 from diffussm.ops.vandermonde import vandermonde
 
@@ -42,10 +43,13 @@ def test_values_and_gradients(monkeypatch, directions, length):
 
 
 @both_ways
-def test_gradcheck(directions, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 4)
+def test_gradcheck(directions):
     u = torch.randn(2, 11, 2, dtype=torch.float64).requires_grad_()
-    torch.autograd.gradcheck(chunked_conv, (u, *system(directions, dim=2, modes=2)))
+
+    def in_fours(u, *weights):
+        return convolve(u, chunk_matrices(*weights, chunk=4))
+
+    torch.autograd.gradcheck(in_fours, (u, *system(directions, dim=2, modes=2)))
 
 
 @pytest.mark.parametrize("length", [1, 65, 1000, 4097])
@@ -100,13 +104,13 @@ def test_modes_that_never_fade_or_are_gone_at_once():
 
 def test_the_operator_is_registered_as_torch_wants_it():
     u = torch.randn(2, 70, 3, dtype=torch.float64).requires_grad_()
-    matrices = module.chunk_matrices(*system(2, dim=3), 16)
+    matrices = chunk_matrices(*system(2, dim=3), 16)
     inputs = [x.detach().requires_grad_() for x in matrices]
     torch.library.opcheck(module._chunked_conv, (u, *inputs))
 
 
 def test_compiles_whole():
-    inputs = [torch.randn(2, 70, 5), *module.chunk_matrices(*system(2, dtype=torch.float32))]
+    inputs = [torch.randn(2, 70, 5), *chunk_matrices(*system(2, dtype=torch.float32))]
     inputs = [x.detach().requires_grad_() for x in inputs]
     operator = module._chunked_conv
     compiled = torch.compile(lambda *x: 2 * operator(*x), fullgraph=True, backend="aot_eager")
@@ -132,11 +136,11 @@ def test_an_image_is_read_by_columns(directions):
 
 def test_flops_are_those_of_the_products():
     # 2 x 65 positions make 2 x 2 chunks of 64; two flops a multiply-add
-    matrices = [x.detach() for x in module.chunk_matrices(*system(2))]
+    matrices = [x.detach() for x in chunk_matrices(*system(2))]
     u = torch.randn(2, 65, 5, dtype=torch.float64).requires_grad_()
     products = 2 * (2 * 2 * 64) * 5 * 2
     with FlopCounterMode(display=False) as counter:
-        y = module.convolve(u, module.Matrices(*matrices))
+        y = convolve(u, Matrices(*matrices))
     assert counter.get_total_flops() == products * (64 + 2 * 3 + 2 * 3)
     with FlopCounterMode(display=False) as counter:
         y.sum().backward()

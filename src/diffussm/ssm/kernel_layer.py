@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffussm.ops.chunked_conv import Matrices, chunk_matrices, convolve
+from diffussm.ops.chunk_system import Matrices, chunk_matrices
+from diffussm.ops.chunked_conv import convolve
 from diffussm.ops.diagonal_conv import diagonal_form
 from diffussm.ops.long_conv import Responses, long_conv
 from diffussm.shapes import Signal
