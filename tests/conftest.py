@@ -11,6 +11,9 @@ import jaxtyping
 import pytest
 import torch
 
+if not torch.cuda.is_available():  # Triton's kernels run in its interpreter
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 @pytest.fixture(autouse=True)
 def seeded():

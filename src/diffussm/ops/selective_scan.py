@@ -12,7 +12,8 @@ Where one position is too little work for the machine, a group is cut into chunk
 side: first from nothing, to learn where each ends; then, each from its predecessor's end, to the
 states themselves. Decays are only ever multiplied, never divided: no dt, however large, overflows.
 
-`selective_scan_reference` is the recurrence as written.
+`selective_scan_reference` is the recurrence as written; `selective_scan_triton.py` has the same
+two passes for a GPU, where the states need not leave the registers.
 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, section 3 and
 algorithm 2.
@@ -25,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from diffussm.ops.forms import asked_form
 from diffussm.shapes import Signal
 
 Decays = Float[Tensor, "dim state"]
@@ -43,10 +45,12 @@ def selective_scan(u: Signal, dt: Signal, A: Decays, B: Mixing, C: Mixing) -> Si
 
     dt    step sizes, at least 0              A    at most 0
     Computed in float32 (float64 for float64 input) whatever autocast says; y has u's type.
-    Raises ValueError for an empty sequence or arguments of different sizes.
+    Takes the Triton form on a GPU where that can, or whatever `forms.use_form` asks for.
+    Raises ValueError for an empty sequence, arguments of different sizes, or a form that is asked
+    for and cannot take them.
     """
     _check(u, dt, A, B, C)
-    return _selective_scan(u, dt, A, B, C)[0]
+    return _selective_scan(u, dt, A, B, C, _form(u, A))[0]
 
 
 def selective_scan_reference(u: Signal, dt: Signal, A: Decays, B: Mixing, C: Mixing) -> Signal:
@@ -71,6 +75,28 @@ def _check(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
                 f"{name} is {tuple(tensor.shape)}, but u {tuple(u.shape)} and A "
                 f"{tuple(A.shape)} need {tuple(shape)}"
             )
+
+
+def _form(u: Tensor, A: Tensor) -> str:
+    asked = asked_form("selective_scan")
+    if asked == "torch" or (asked is None and not u.is_cuda):
+        return "torch"
+    obstacle = _triton_obstacle(u, A)
+    if obstacle is None:
+        return "triton"
+    if asked is None:
+        return "torch"
+    raise ValueError(
+        f"selective_scan cannot take its form 'triton' here: {obstacle}; ask for 'torch'"
+    )
+
+
+def _triton_obstacle(u: Tensor, A: Tensor) -> str | None:
+    try:
+        from diffussm.ops.selective_scan_triton import unsupported
+    except ImportError:
+        return "Triton is not installed (pip install 'diffussm[kernels]')"
+    return unsupported(u, A)
 
 
 def _kind(u: Tensor) -> torch.dtype:
@@ -153,9 +179,13 @@ def _contiguous_like(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("diffussm::selective_scan", mutates_args=())
 def _selective_scan(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, form: str = "torch"
 ) -> tuple[Tensor, Tensor]:
-    """y, and the state before each group: (groups, batch, state, dim)."""
+    """y, and the state before each group: (groups, batch, state, dim), or as Triton has it."""
+    if form == "triton":
+        from diffussm.ops.selective_scan_triton import forward
+
+        return forward(u, dt, A, B, C)
     rates, y = A.to(_kind(u)).T.contiguous(), _contiguous_like(u)
     groups = _groups(u, A)
     parts = _parts(u, groups[0].stop * rates.numel())
@@ -174,15 +204,31 @@ def _selective_scan(
 
 
 @_selective_scan.register_fake
-def _(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    groups = len(_groups(u, A))
-    return _contiguous_like(u), A.new_empty(groups, len(u), *A.T.shape, dtype=_kind(u))
+def _(u, dt, A, B, C, form="torch"):
+    if form == "triton":
+        from diffussm.ops.selective_scan_triton import begins_shape
+
+        shape = begins_shape(u, A)
+    else:
+        shape = len(_groups(u, A)), len(u), *A.T.shape
+    return _contiguous_like(u), A.new_empty(shape, dtype=_kind(u))
 
 
 @torch.library.custom_op("diffussm::selective_scan_backward", mutates_args=())
 def _selective_scan_backward(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, begins: Tensor, dy: Tensor
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    begins: Tensor,
+    dy: Tensor,
+    form: str = "torch",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if form == "triton":
+        from diffussm.ops.selective_scan_triton import backward
+
+        return backward(u, dt, A, B, C, begins, dy)
     rates = A.to(_kind(u)).T.contiguous()
     du, ddt, dB, dC = (_contiguous_like(x) for x in (u, dt, B, C))
     dA = torch.zeros_like(rates)
@@ -218,17 +264,18 @@ def _selective_scan_backward(
 
 
 @_selective_scan_backward.register_fake
-def _(u, dt, A, B, C, begins, dy):
+def _(u, dt, A, B, C, begins, dy, form="torch"):
     return tuple(_contiguous_like(x) for x in (u, dt, A, B, C))
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs, output[1])
+    *tensors, ctx.form = inputs
+    ctx.save_for_backward(*tensors, output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx, dy: Tensor, _: Tensor):
-    return _selective_scan_backward(*ctx.saved_tensors, dy)
+    return *_selective_scan_backward(*ctx.saved_tensors, dy, ctx.form), None
 
 
 _selective_scan.register_autograd(_backward, setup_context=_setup_context)
