@@ -71,7 +71,7 @@ def measure(name: str, settings: list[str], seed: int) -> Figures:
     seconds = time.process_time() - started
 
     draws = torch.Generator().manual_seed(0)
-    x_0, labels = everything.batch(unseen)
+    x_0, labels = everything.images[unseen], everything.labels[unseen]
     t = torch.randint(len(trainer.diffusion.schedule), (len(x_0),), generator=draws)
     noise = torch.randn(x_0.shape, generator=draws)
     with torch.no_grad():

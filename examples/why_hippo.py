@@ -72,8 +72,8 @@ class Digits:
     def __init__(self):
         data = digits()
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
-        images, self.labels = data.batch(order)
-        self.pixels = images.flatten(1)[..., None]
+        self.labels = data.labels[order]
+        self.pixels = data.images[order].flatten(1)[..., None]
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         some = torch.randint(TRAINED, (size,))
