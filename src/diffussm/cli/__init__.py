@@ -1,4 +1,4 @@
-"""The command line: `diffussm train | sample | info | convert`.
+"""The command line: `diffussm train | sample | encode | info | convert`.
 
 Commands import what they need when they run, so that `--help` never waits for torch. A user's
 mistake, raised anywhere as ValueError or OSError, becomes one sentence and exit code 2.
@@ -10,6 +10,7 @@ import typer
 
 from diffussm import __version__
 from diffussm.cli.convert import convert
+from diffussm.cli.encode import encode
 from diffussm.cli.info import info
 from diffussm.cli.process import prepare
 from diffussm.cli.sample import sample
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(info)
+app.command()(encode)
 app.command()(convert)
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from diffussm.training.distributed import World
+
 
 def choose_device(name: str) -> "torch.device":
     """The named device; "auto" is the GPU if there is one. ValueError where it does not exist."""
@@ -19,3 +21,17 @@ def choose_device(name: str) -> "torch.device":
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot run on device {name!r}: {reason}; try auto or cpu") from None
     return device
+
+
+def own_device(name: str, world: "World") -> "torch.device":
+    """The device of this rank: with several ranks and GPUs, each has one of its own."""
+    import torch
+
+    if world.size > 1 and name.startswith("cuda:"):
+        raise ValueError(f"{world.size} ranks cannot share {name}; say --device cuda, or start one")
+    if world.size > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        name = f"cuda:{world.local_rank}"
+    chosen = choose_device(name)
+    if chosen.index is not None and chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen

@@ -171,7 +171,8 @@ def load(
     if autoencoder is not None:
         if header.autoencoder.is_identity:
             raise ValueError(f"{path} draws pixels: it takes no autoencoder")
-        header = replace(header, autoencoder=replace(header.autoencoder, name=autoencoder))
+        chosen = replace(header.autoencoder, name=autoencoder, identity="")  # whatever it holds
+        header = replace(header, autoencoder=chosen)
     return Generator(network, header)
 
 

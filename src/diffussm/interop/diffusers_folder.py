@@ -121,7 +121,7 @@ def protocol(header: Header) -> dict[str, Any]:
 def _write_parts(generator: Generator, folder: Path) -> None:
     from diffussm.interop.diffusers_scheduler import to_scheduler
 
-    header, autoencoder = generator.config, _autoencoder(generator.config.autoencoder)
+    header, autoencoder = generator.config, generator.autoencoder.network
     code = bundle("diffussm.interop.diffusers_model", TRANSFORMER)
     module = f"modeling_diffussm_{code.fingerprint}"
     scheduler = to_scheduler(header.diffusion, header.sampling)
@@ -132,6 +132,7 @@ def _write_parts(generator: Generator, folder: Path) -> None:
     pipeline = bundle("diffussm.interop.diffusers_pipeline", PIPELINE)
     (folder / "pipeline.py").write_text(pipeline.source)
     if autoencoder is not None:
+        autoencoder.register_to_config(scaling_factor=header.autoencoder.scale)
         autoencoder.save_pretrained(folder / "vae")
     index = {
         "_class_name": ["pipeline", PIPELINE],
@@ -142,17 +143,6 @@ def _write_parts(generator: Generator, folder: Path) -> None:
         "protocol": protocol(header),
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _autoencoder(config: AutoencoderConfig) -> Any:
-    """The network that `Generator.autoencoder` has found before, with the model's own scale."""
-    if config.is_identity:
-        return None
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    network = AutoencoderKL.from_pretrained(config.name, local_files_only=True)
-    network.register_to_config(scaling_factor=config.scale)
-    return network
 
 
 def _draw(generator: Generator, path: Path, count: int) -> None:
