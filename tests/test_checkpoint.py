@@ -84,7 +84,7 @@ def test_the_header_says_everything_without_diffussm(saved, generator):
             "learned_variance": True,
             "clip_x0": True,
         },
-        "autoencoder": {"name": "identity", "scale": 1.0, "factor": 1},
+        "autoencoder": {"name": "identity", "scale": 1.0, "factor": 1, "identity": ""},
         "class_names": ["a", "b", "c"],
         "sampling": {"sampler": "ddim", "steps": 3, "eta": 0.0},
         "guidance": {"scale": 2.0, "interval": [0.1, 0.9], "channels": 1},

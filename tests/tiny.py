@@ -37,15 +37,26 @@ def train(wanted, folder, *, until=None, save=True, **options):
                 break
         if save and run.unsaved:
             run.save()
+        run.wait()
     finally:
         run.close()
     return run
 
 
+MACHINE = {"seconds", "waited", "speed", "memory"}
+"""What a record says of the machine rather than of the training."""
+
+
 def metric_lines(folder: Path):
-    """The records of a run, without the time they took."""
+    """The records of a run, without the time and memory they took."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: line[key] for key in line.keys() - MACHINE} for line in lines]
+
+
+def newest_state(folder: Path):
+    """The files of a run's last state, in the order of ranks."""
+    newest = max((folder / "state").iterdir(), key=lambda path: int(path.name))
+    return sorted(newest.glob("rank-*.safetensors"))
 
 
 def awake(network):

@@ -9,7 +9,7 @@ disk at any instant leaves the last good one. No file holds code.
 import json
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from diffussm import __version__
 from diffussm.autoencoder import PIXELS, AutoencoderConfig
@@ -53,6 +53,11 @@ class Header:
 
 def save_model(path: Path, network: nn.Module, header: Header) -> None:
     """Write a model file; OSError, and the previous file untouched, where that fails."""
+    save_weights(path, network.state_dict(), header)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], header: Header) -> None:
+    """Write a model file from a network's `state_dict`; errors as in `save_model`."""
     family = next(name for name, (_, kind) in MODELS.items() if type(header.model) is kind)
     described = to_dict(header) | {
         "format": FORMAT,
@@ -60,7 +65,7 @@ def save_model(path: Path, network: nn.Module, header: Header) -> None:
         "family": family,
     }
     metadata = {METADATA_KEY: json.dumps(described)}
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
 
     def write(temporary: Path) -> None:
         save_file(tensors, temporary, metadata=metadata)
@@ -80,9 +85,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             header = _read_header(path, file.metadata() or {})
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged or not a safetensors file ({one_line(error)})"
-        ) from None
+        raise _damaged(path, error) from None
     with torch.random.fork_rng(devices=[]):  # fresh weights must not use up the caller's numbers
         network = build(header.model)
     try:
@@ -92,6 +95,16 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             f"the weights in {path} do not fit its header: {one_line(error)}"
         ) from None
     return network.to(device).eval().requires_grad_(False), header
+
+
+def load_header(path: str | Path) -> Header:
+    """What a model file or run folder says of itself; errors as in `load_model`."""
+    path = model_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _read_header(path, file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
 
 
 def model_file(path: str | Path) -> Path:
@@ -147,6 +160,10 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged or not a safetensors file ({one_line(error)})")
 
 
 def _read_header(path: Path, metadata: dict[str, str]) -> Header:

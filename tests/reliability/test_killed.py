@@ -30,7 +30,7 @@ def start(folder, settings=LONG):
 
 def wait_for_progress(process, folder):
     """Until the running command has saved once more, or has ended."""
-    path = folder / "state" / "training.pt"
+    path = folder / "model.safetensors"
     before = path.stat().st_mtime_ns if path.exists() else None
     while process.poll() is None:
         if path.exists() and path.stat().st_mtime_ns != before:
@@ -122,6 +122,34 @@ for number in range(int(sys.argv[2])):
 """
 WRITES = ["recipe", "model", "state", "model", "state"]  # those of 30 images, then of 60
 
+KILLED_WHILE_SAVING = """
+import os, random, signal, sys, threading, time
+from pathlib import Path
+from tiny import tiny_recipe, train
+from diffussm.training.saver import Saver
+wanted = tiny_recipe(training={"save_every": 10})
+start = Saver.start
+for number in range(int(sys.argv[2])):
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        print("killed" if os.WIFSIGNALED(status) else "lived")
+        continue
+    draw, saves = random.Random(number), []
+    victim, delay = draw.randrange(1, 6), draw.uniform(0, 0.012)
+    def kill_later():
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+    def start_and_die(saver, write):
+        saves.append(1)
+        if len(saves) == victim:
+            threading.Thread(target=kill_later).start()
+        start(saver, write)
+    Saver.start = start_and_die
+    train(wanted, Path(sys.argv[1]) / str(number))
+    os._exit(0)
+"""
+
 
 def test_killed_before_any_write(tmp_path, monkeypatch):
     wanted = tiny_recipe(training={"save_every": 30})
@@ -138,3 +166,22 @@ def test_killed_before_any_write(tmp_path, monkeypatch):
         assert_same_run(folder, tmp_path / "undisturbed")
         assert not list(folder.rglob("*.part"))
     assert seen == [None, None, 30, 30, 60]
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_while_saving(tmp_path, monkeypatch, times):
+    wanted = tiny_recipe(training={"save_every": 10})
+    train(wanted, tmp_path / "undisturbed")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    arguments = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), str(times)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert done.stdout.split().count("killed") >= times - 1
+    for number in range(times):
+        folder = tmp_path / str(number)
+        if (folder / MODEL).exists():
+            load(folder)  # always whole
+        run = train(wanted, folder)
+        assert run.notice == ""
+        assert_same_run(folder, tmp_path / "undisturbed")
+        assert not list(folder.rglob("*.part"))
+        assert len(list((folder / "state").iterdir())) == 2

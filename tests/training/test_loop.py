@@ -7,11 +7,11 @@ import torch
 from tiny import CPU, metric_lines, tiny_recipe, train
 
 from diffussm import load
-from diffussm.data import digits, image_order
+from diffussm.data import digits, image_order, seeded
 from diffussm.diffusion import PREDICTIONS, SCHEDULES, WEIGHTINGS
-from diffussm.training import Diverged, Trainer, loop
+from diffussm.training import Diverged, Trainer, batches, loop
 from diffussm.training.optimizer import LR_SCHEDULES
-from diffussm.training.recipe import PRECISIONS
+from diffussm.training.settings import PRECISIONS
 
 
 def trainer(**tables):
@@ -93,7 +93,7 @@ def test_images_come_shuffled_with_their_own_labels(seen):
     index = torch.tensor([pictures[tuple(image.flatten().tolist())] for image in x_0])
     assert torch.equal(y, data.labels[index])
     assert not torch.equal(index, torch.arange(40))
-    order_seed = loop.seeded(0, loop.ORDER).initial_seed()
+    order_seed = seeded(0, batches.ORDER).initial_seed()
     assert torch.equal(index, image_order(len(data), order_seed, 0, 40))
 
 

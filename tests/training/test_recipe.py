@@ -14,15 +14,31 @@ from diffussm.analysis.flops import cost
 from diffussm.diffusion import Guidance
 from diffussm.models import build
 from diffussm.training import find_recipe, read_tables, recipe
-from diffussm.training.recipe import TABLES, differences, recipes_folder, to_toml
+from diffussm.training.recipe import TABLES, differences, recipes_folder, stand_in, to_toml
 
 BUILT_IN = sorted(path.stem for path in recipes_folder().glob("*.toml"))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_recipes_are_right(name):
-    wanted = recipe(read_tables(find_recipe(name)))
+    tables = read_tables(find_recipe(name))
+    wanted = recipe(tables, None if name.startswith("digits") else stand_in(tables))
     assert wanted.training.images > 0
+
+
+def test_recipes_of_the_paper():
+    """Width, blocks, images and size as the paper has them."""
+    found = {}
+    for name in ("imagenet256", "imagenet512", "imagenet256-dit", "lsun-church"):
+        tables = read_tables(find_recipe(name))
+        found[name] = recipe(tables, stand_in(tables))
+    xl = found["imagenet256"]
+    assert (xl.model.d_model, xl.model.depth, xl.model.size) == (1152, 29, (32, 32))
+    assert (xl.training.images, xl.training.batch_size, xl.training.lr) == (660e6, 256, 1e-4)
+    assert (found["imagenet512"].training.images, found["imagenet512"].model.size[0]) == (302e6, 64)
+    assert found["imagenet512"].training.lr == xl.training.lr  # from two bases above
+    assert found["imagenet256-dit"].model_name == "DiT-XL/2"
+    assert found["lsun-church"].model.num_classes == 0
 
 
 def test_the_data_decide_what_the_recipe_leaves_open():
@@ -209,8 +225,13 @@ def test_a_base_lends_the_tables_that_a_recipe_lacks(tmp_path):
     tables = read_tables(tmp_path / "next.toml", ["training.images=7"])
     assert tables == {"model": {"name": "DiffuSSM"}, "training": {"lr": 0.5, "images": 7}}
 
-    (tmp_path / "third.toml").write_text("base = 'next'")
-    with pytest.raises(ValueError, match="begins with 'next', which has a base itself"):
+    (tmp_path / "third.toml").write_text("base = 'next'\n[model]\ndepth = 5\n")
+    assert read_tables(tmp_path / "third.toml") == {
+        "model": {"name": "DiffuSSM", "depth": 5},
+        "training": {"lr": 0.5},
+    }
+    (tmp_path / "first.toml").write_text("base = 'third'")
+    with pytest.raises(ValueError, match="begins with the recipe 'third', which begins with it"):
         read_tables(tmp_path / "third.toml")
     (tmp_path / "lost.toml").write_text("base = 'frist'")
     with pytest.raises(

@@ -1,21 +1,26 @@
 """`diffussm train`: from a recipe to a run folder."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from diffussm.cli.devices import choose_device
+from diffussm.cli.devices import own_device
 from diffussm.cli.display import console, progress_bar, say
+from diffussm.cli.plan import dry_run as planned
 
 if TYPE_CHECKING:
-    from diffussm.training import Run
+    from diffussm.training import Run, Trainer
 
 
 def train(
     recipe: str = typer.Argument(help="A built-in recipe's name (digits), or a TOML file."),
-    out: Path = typer.Option(help="Folder of the run; the same command resumes it."),
+    out: Path | None = typer.Option(
+        None, help="Folder of the run, required; the same command resumes it."
+    ),
     settings: list[str] = typer.Option(
         [], "--set", help="Change a key: training.batch_size=64. May be given several times."
     ),
@@ -23,79 +28,128 @@ def train(
     accept_changes: bool = typer.Option(
         False, "--accept-changes", help="Resume although the recipe differs from the run's."
     ),
-    tensorboard: bool = typer.Option(False, "--tensorboard", help="Also write TensorBoard files."),
+    watch: list[str] = typer.Option(
+        [], help="tensorboard or wandb: show the metrics there too. May be given several times."
+    ),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Only print the plan: sizes, memory, work, time."
+    ),
+    ranks: int = typer.Option(1, help="Of a plan: how many GPUs share the work."),
+    rate: float | None = typer.Option(
+        None, help="Of a plan: images a second; else what the run in --out reached."
+    ),
 ) -> None:
     """Train a model: diffussm train digits --out runs/digits
 
     The same command on the same folder goes on where it stopped, to the bit. Ctrl-C saves first.
+    Several GPUs: torchrun --nproc-per-node 8 -m diffussm train RECIPE --out DIR
     """
-    if not str(out).strip("."):
+    if dry_run:
+        if ranks < 1 or (rate is not None and not rate > 0):
+            raise ValueError(f"--ranks and --rate must be above 0, not {ranks} and {rate}")
+        say(planned(recipe, settings, out, ranks, rate))
+        return
+    if out is None or not str(out).strip("."):
         raise ValueError("--out needs the name of a folder, for instance runs/digits")
     from diffussm import training
 
-    wanted = training.recipe(training.read_tables(training.find_recipe(recipe), settings))
-    run = training.Run(
-        wanted,
-        out,
-        choose_device(device),
-        accept_changes=accept_changes,
-        tensorboard=tensorboard,
-    )
-    parameters = sum(p.numel() for p in run.trainer.model.parameters())
-    say(
-        f"{wanted.model_name}, {parameters / 1e6:.1f} M parameters, on {run.trainer.device}: "
-        f"{wanted.training.images:,} images of {wanted.data.name} in {out}"
-    )
-    if run.resumed_at:
-        say(f"resuming after {run.resumed_at:,} images")
-    try:
-        _follow(run)
-    finally:
-        run.close()
+    with training.joined() as world:
+        wanted = world.agree(
+            lambda: training.recipe(training.read_tables(training.find_recipe(recipe), settings))
+        )
+        run = training.Run(
+            wanted,
+            out,
+            world.agree(lambda: own_device(device, world)),
+            world=world,
+            accept_changes=accept_changes,
+            watch=watch,
+        )
+        try:
+            _follow(run)
+        finally:
+            run.close()
+    if run.trainer.images < wanted.training.images:
+        raise typer.Exit(130)
 
 
 def _follow(run: "Run") -> None:
     """Train to the end, or until Ctrl-C or SIGTERM, which save before they stop."""
-    total = run.recipe.training.images
-    stop = _StopSignal()
-    with progress_bar("training", total, run.resumed_at) as show, stop:
-        speed = loss = None
-        seen = run.resumed_at
-        for step in run.steps():
-            # averages over about fifty steps, so that a person can read them
-            rate, seen = (step.images - seen) / step.seconds, step.images
-            if step.skipped:
-                console.print(f"the loss at {seen:,} images was not finite: step skipped")
-            else:
-                speed = rate if speed is None else speed + 0.02 * (rate - speed)
-                loss = step.simple if loss is None else loss + 0.02 * (step.simple - loss)
-                show(seen, f"loss {loss:.4f}  {speed:,.0f} images/s")
-            if stop.asked:
-                break
-    if run.unsaved:
-        run.save()
-    if stop.asked and run.trainer.images < total:
+    total, leads = run.recipe.training.images, run.world.leads
+    if leads:
+        _introduce(run)
+    with _stopped_by_signals(run.trainer):
+        if leads:
+            with progress_bar("training", total, run.resumed_at) as show:
+                _show_steps(run, show)
+        else:
+            for _ in run.steps():
+                pass
+        if run.unsaved:
+            run.save()
+        run.wait()
+    if not leads:
+        return
+    if corrupt := run.trainer.corrupt.summary():
+        say(corrupt)
+    if run.trainer.images < total:
         say(f"stopped and saved after {run.trainer.images:,} images; the same command goes on")
-        raise typer.Exit(130)
-    say(f"done: {run.folder} holds the model; try: diffussm sample {run.folder} --out grid.png")
+    else:
+        say(f"done: {run.folder} holds the model; try: diffussm sample {run.folder} --out grid.png")
 
 
-class _StopSignal:
-    """Notes the first Ctrl-C or SIGTERM and lets the second one kill."""
+def _introduce(run: "Run") -> None:
+    recipe, trainer = run.recipe, run.trainer
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    ranks = f" and {run.world.size - 1} more" if run.world.size > 1 else ""
+    say(
+        f"{recipe.model_name}, {parameters / 1e6:.1f} M parameters, on {trainer.device}{ranks}: "
+        f"{recipe.training.images:,} images of {recipe.data.name} in {run.folder}"
+    )
+    if run.notice:
+        say(run.notice)
+    if run.resumed_at:
+        say(f"resuming after {run.resumed_at:,} images")
 
-    def __init__(self):
-        self.asked = False
-        self._previous = {}
 
-    def __enter__(self):
-        for name in (signal.SIGINT, signal.SIGTERM):
-            self._previous[name] = signal.signal(name, self._note)
+def _show_steps(run: "Run", show: Callable[[int, str], None]) -> None:
+    """Train on, and let a person see speed, loss and what is wrong."""
+    from diffussm.training import FINE, Health
 
-    def __exit__(self, *error):
-        for name, handler in self._previous.items():
+    health, told = Health(), FINE
+    speed = loss = None
+    for step in run.steps():
+        health.add(step)
+        verdict = health.verdict
+        kind = verdict.partition(":")[0]
+        if kind != told:  # the numbers in the sentence change all the time
+            console.print(f"at {step.images:,} images: {verdict}")
+            told = kind
+        if step.skipped:
+            console.print(f"the loss at {step.images:,} images was not finite: step skipped")
+        else:
+            # averages over about fifty steps, so that a person can read them
+            speed = step.speed if speed is None else speed + 0.02 * (step.speed - speed)
+            loss = step.simple if loss is None else loss + 0.02 * (step.simple - loss)
+            show(step.images, f"loss {loss:.4f}  {speed:,.0f} images/s  {kind}")
+
+
+@contextmanager
+def _stopped_by_signals(trainer: "Trainer") -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM ask for a stop, and the second one kill."""
+    previous = {}
+
+    def note(number, frame):
+        trainer.stop_asked = True
+        restore()
+
+    def restore():
+        for name, handler in previous.items():
             signal.signal(name, handler)
 
-    def _note(self, number, frame):
-        self.asked = True
-        for name, handler in self._previous.items():
-            signal.signal(name, handler)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        previous[name] = signal.signal(name, note)
+    try:
+        yield
+    finally:
+        restore()

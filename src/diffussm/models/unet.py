@@ -186,6 +186,11 @@ class UNet(nn.Module):
             x = stage(torch.cat([x, kept.pop()], dim=1) if stage.joins else x, condition)
         return self.leave(F.silu(self.norm(x)))
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, in order."""
+        return [*self.down, *self.middle, *self.up]
+
 
 UNET_PRESETS: dict[str, dict[str, Any]] = {
     "ADM-64": {},

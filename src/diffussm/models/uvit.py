@@ -152,6 +152,11 @@ class UViT(nn.Module):
         )
         return self.final_layer(image)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, in order."""
+        return [*self.in_blocks, *self.mid_block, *self.out_blocks]
+
     def _told(self, t: Tensor, y: Tensor | None) -> Tensor:
         """Time, and class where there are any, as tokens: (batch, 1 or 2, dim)."""
         check_labels(y, self.config.num_classes)

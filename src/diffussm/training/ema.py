@@ -3,13 +3,15 @@
     ema <- d ema + (1 - d) weights,    d = min(decay, (1 + n) / (10 + n)) after n updates
 
 The smaller d of the first updates forgets the initial weights; a fixed decay would keep their
-trace for thousands of steps.
+trace for thousands of steps. Where weights lie in slices over the ranks, so does their average.
 """
 
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+
+from diffussm.training.parallel import local
 
 
 class EMA:
@@ -23,6 +25,17 @@ class EMA:
     def update(self, model: nn.Module, updates: int) -> None:
         """Move towards `model`'s weights, `updates` having been made before."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        averages: list[Tensor] = list(self.model.parameters())
-        weights = [parameter.float() for parameter in model.parameters()]
+        averages: list[Tensor] = [local(average) for average in self.model.parameters()]
+        weights = [local(parameter).float() for parameter in model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore
+
+    @torch.no_grad()
+    def distances(self, model: nn.Module) -> Tensor:
+        """|ema - weights|^2 and |weights|^2, (2,), of what lies on this rank."""
+        pairs = [
+            (local(average), local(weight).float())
+            for average, weight in zip(self.model.parameters(), model.parameters(), strict=True)
+        ]
+        apart = torch.stack([(average - weight).square().sum() for average, weight in pairs])
+        size = torch.stack([weight.square().sum() for _, weight in pairs])
+        return torch.stack([apart.sum(), size.sum()])

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 BETAS = (0.9, 0.999)
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each parameter, by its own names."""
 
 
 def constant(progress: float) -> float:
@@ -26,7 +28,10 @@ LR_SCHEDULES = {"constant": constant, "cosine": cosine}
 
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW in which a parameter's own tags (no decay, a highest rate) come first."""
+    """AdamW in which a parameter's own tags (no decay, a highest rate) come first.
+
+    Its moments are there from the start, so that a saved state has where to go.
+    """
     members = defaultdict(list)  # by tags alone: a saved state fits whatever the settings are
     for parameter in model.parameters():
         tags = getattr(parameter, "optimizer_tags", {})
@@ -36,7 +41,13 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
         decay = weight_decay if decay is None else decay
         rate = lr if max_lr is None else min(lr, max_lr)
         groups.append({"params": parameters, "weight_decay": decay, "lr": rate, "peak_lr": rate})
-    return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=True)
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            **{name: torch.zeros_like(parameter) for name in MOMENTS},
+        }
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, scale: float) -> None:

@@ -8,75 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffussm.config import choose, from_dict, to_dict, unknown
-from diffussm.data import DATASETS, ImageDataset
+from diffussm.data import DataConfig, Dataset, ImageDataset, load_data
 from diffussm.diffusion import DiffusionConfig, Guidance, Sampling
-from diffussm.diffusion.losses import WEIGHTINGS
 from diffussm.models import model_config
-from diffussm.training.optimizer import LR_SCHEDULES
-
-PRECISIONS = ("auto", "float32", "bfloat16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images."""
-
-    name: str = "digits"
-    """One of `diffussm.data.DATASETS`."""
-
-    def __post_init__(self):
-        choose("data set", self.name, DATASETS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How long and how a model is trained; amounts of training are counted in images."""
-
-    images: int
-    """Images in all, each epoch's counted again."""
-    batch_size: int = 256
-    """Images a step, over all devices."""
-    lr: float = 1e-4
-    """Learning rate of AdamW (betas .9 and .999) at its highest."""
-    lr_schedule: str = "constant"
-    """constant or cosine (to zero at the end)."""
-    warmup_images: int = 0
-    """Images over which the learning rate rises linearly from zero."""
-    weight_decay: float = 0.0
-    """AdamW's, for parameters without a tag of their own."""
-    gradient_clip: float = 1.0
-    """Largest norm of the gradient."""
-    ema_decay: float = 0.9999
-    """Share of the averaged weights that each step keeps, in [0, 1); less in the first steps."""
-    label_dropout: float = 0.1
-    """Share of images shown without their label, in [0, 1]; guidance needs some."""
-    weighting: str = "none"
-    """Weight of each noise level: none or min-snr."""
-    precision: str = "auto"
-    """auto (bfloat16 on devices built for it), float32 or bfloat16."""
-    seed: int = 0
-    """Of initial weights, order of images, noise and label dropout; at least 0."""
-    save_every: int = 100_000
-    """Images between two checkpoints."""
-    preview_every: int = 100_000
-    """Images between two grids of samples; 0 for none."""
-
-    def __post_init__(self):
-        choose("lr_schedule", self.lr_schedule, LR_SCHEDULES)
-        choose("weighting", self.weighting, WEIGHTINGS)
-        choose("precision", self.precision, {name: name for name in PRECISIONS})
-        for name in ("images", "batch_size", "save_every"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("warmup_images", "weight_decay", "seed", "preview_every"):
-            _at_least(name, getattr(self, name), 0)
-        for name in ("lr", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training.{name} must be above 0, not {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"training.ema_decay must lie in [0, 1), not {self.ema_decay}")
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"training.label_dropout must lie in [0, 1], not {self.label_dropout}")
+from diffussm.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +59,10 @@ class Recipe:
 
 TABLES = ("data", "model", "diffusion", "training", "sampling", "guidance")
 
+MEANS = {"data.workers", "training.log_every"}
+MEANS |= {f"training.{key}" for key in ("accumulate", "parallel", "checkpoint_blocks", "compile")}
+"""Keys that say how it is done, not what; they may change as the machine does."""
+
 
 def recipes_folder() -> Path:
     """Where the built-in recipes lie: inside an installed package, else at the checkout's root."""
@@ -143,13 +85,12 @@ def find_recipe(name: str) -> Path:
 def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """The tables of a TOML recipe with settings like "training.batch_size=64" over them.
 
-    A recipe that says base = "digits" has that file's tables wherever it has none of its own.
-    Raises ValueError for text that is not TOML, a base that is not there or has a base itself, or
-    a setting that names no key of a table.
+    A recipe that says base = "digits" has that file's tables and changes keys in them; a table that
+    begins with a name of its own stands alone.
+    Raises ValueError for text that is not TOML, a base that is not there or leads back to the
+    recipe, or a setting that names no key of a table.
     """
-    tables = _toml(path)
-    if "base" in tables:
-        tables = _base(path, tables.pop("base")) | tables
+    tables = _with_base(path)
     for setting in settings:
         key, equals, text = setting.partition("=")
         table, _, name = key.strip().partition(".")
@@ -161,8 +102,10 @@ def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str,
     return tables
 
 
-def recipe(tables: Mapping[str, Any]) -> Recipe:
+def recipe(tables: Mapping[str, Any], data: Dataset | None = None) -> Recipe:
     """A checked recipe from its tables; what the data decide is filled in.
+
+    data    what to plan with where the images are not there, for instance `stand_in`
 
     The model's input_size, in_channels and num_classes come from the data unless given. Raises
     ValueError for an unknown table, key or name, a wrong value, or parts that do not fit.
@@ -171,8 +114,9 @@ def recipe(tables: Mapping[str, Any]) -> Recipe:
         if name not in TABLES:
             raise ValueError(unknown("table", name, TABLES))
         _table(name, table)
-    data = from_dict(DataConfig, tables.get("data", {}), "data.")
-    model_name, model = _model(tables.get("model", {}), DATASETS[data.name]())
+    source = from_dict(DataConfig, tables.get("data", {}), "data.")
+    found = load_data(source) if data is None else data
+    model_name, model = _model(tables.get("model", {}), found)
     diffusion = from_dict(DiffusionConfig, tables.get("diffusion", {}), "diffusion.")
     if "learned_variance" not in tables.get("diffusion", {}):
         diffusion = replace(diffusion, learned_variance=model.learned_variance)
@@ -181,7 +125,7 @@ def recipe(tables: Mapping[str, Any]) -> Recipe:
     if "images" not in tables.get("training", {}):
         raise ValueError("the recipe does not say how long to train; set training.images")
     return Recipe(
-        data=data,
+        data=source,
         model_name=model_name,
         model=model,
         diffusion=diffusion,
@@ -191,13 +135,28 @@ def recipe(tables: Mapping[str, Any]) -> Recipe:
     )
 
 
+def stand_in(tables: Mapping[str, Any]) -> Dataset:
+    """No images, but of the size and with the classes that the recipe's model takes.
+
+    Raises ValueError where the recipe leaves them to the data.
+    """
+    options = dict(tables.get("model", {}))
+    for key in ("input_size", "in_channels", "num_classes"):
+        if key not in options:
+            raise ValueError(f"the data are not there, and the recipe does not set model.{key}")
+    config = model_config(options.pop("name", "DiffuSSM"), options, "model.")
+    images = torch.empty(0, config.in_channels, *config.size)
+    names = tuple(str(number) for number in range(config.num_classes))
+    return ImageDataset(images=images, labels=torch.empty(0).long(), class_names=names)
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What changed between two resolved recipes, one sentence for each key."""
+    """What changed in what two resolved recipes train, one sentence for each key."""
     changes = []
     for table in TABLES:
         before, after = old.get(table, {}), new.get(table, {})
         for key in sorted(before.keys() | after.keys()):
-            if before.get(key) != after.get(key):
+            if before.get(key) != after.get(key) and f"{table}.{key}" not in MEANS:
                 changes.append(f"{table}.{key} was {before.get(key)!r}, now {after.get(key)!r}")
     return changes
 
@@ -210,7 +169,7 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _model(table: Mapping[str, Any], data: ImageDataset) -> tuple[str, Any]:
+def _model(table: Mapping[str, Any], data: Dataset) -> tuple[str, Any]:
     options = dict(table)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -238,14 +197,26 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a TOML recipe: {error}") from None
 
 
-def _base(path: Path, name: Any) -> dict[str, Any]:
+def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    tables, above = _toml(path), (*above, path)
+    if "base" not in tables:
+        return tables
+    name = tables.pop("base")
     base = path.with_name(f"{name}.toml")
     if not base.is_file():
         raise ValueError(f"{path} begins with the recipe {name!r}, but there is no {base}")
-    tables = _toml(base)
-    if "base" in tables:
-        raise ValueError(f"{path} begins with {name!r}, which has a base itself; take that one")
-    return tables
+    if base in above:
+        raise ValueError(f"{path} begins with the recipe {name!r}, which begins with it in turn")
+    return _over(_with_base(base, above), tables)
+
+
+def _over(base: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a base with those of another recipe over them."""
+    merged = dict(base)
+    for name, table in tables.items():
+        own = _table(name, table)
+        merged[name] = own if "name" in own else base.get(name, {}) | own
+    return merged
 
 
 def _table(name: str, value: Any) -> dict[str, Any]:
@@ -268,8 +239,3 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return repr(value)
-
-
-def _at_least(name: str, value: int | float, least: int) -> None:
-    if value < least:
-        raise ValueError(f"training.{name} must be at least {least}, not {value}")

@@ -1,49 +1,50 @@
 """A training run in a folder: the same recipe on the same folder goes on where it stopped.
 
     model.safetensors      EMA weights, usable on their own
-    state/training.pt      everything needed to go on exactly
+    state/                 everything needed to go on exactly, see `diffussm.training.state`
     recipe.toml            the resolved recipe
-    metrics.jsonl          one line a step
+    metrics.jsonl          what the steps did
     previews/              grids of samples
 
 The model is written before the state. A kill in between leaves a model that is ahead of the state;
-going on from the state reaches the same model again.
+going on from the state reaches the same model again. On several ranks, rank 0 keeps the folder and
+the others write their part of the state into it.
 """
 
-import fcntl
 import os
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from diffussm.checkpoint import (
-    MODEL_FILE,
-    Header,
-    make_folder,
-    one_line,
-    save_model,
-    write_safely,
-)
-from diffussm.data import DATASETS
-from diffussm.generation import Generator, picture_grid, to_uint8, write_png
-from diffussm.training.loop import Step, Trainer
+from diffussm.autoencoder import load_autoencoder
+from diffussm.checkpoint import MODEL_FILE, Header, make_folder, save_weights
+from diffussm.data import Dataset, hold_out, load_data
+from diffussm.models import build
+from diffussm.training.distributed import ALONE, World
+from diffussm.training.folder import check_folder, check_images, fill_folder, hold
+from diffussm.training.loop import Trainer
 from diffussm.training.metrics import Metrics
-from diffussm.training.recipe import Recipe, differences, read_tables, recipe, to_toml
-
-STATE_FILE = Path("state") / "training.pt"
-RECIPE_FILE = "recipe.toml"
-PREVIEWS = "previews"
-PREVIEW_ROWS, PREVIEW_CLASSES = 4, 10
+from diffussm.training.parallel import is_sliced, whole
+from diffussm.training.preview import draw_preview
+from diffussm.training.recipe import Recipe
+from diffussm.training.resume import average_of, restore
+from diffussm.training.saver import Saver
+from diffussm.training.settings import crosses
+from diffussm.training.state import forget, prune, snapshot, write_state
+from diffussm.training.step import Step
+from diffussm.training.validation import validate
 
 
 class Run:
-    """One run folder, opened to begin or to go on.
+    """One run folder, opened to begin or to go on, by each rank of a `world`.
 
     Raises ValueError where the folder holds something else, another recipe (unless
-    `accept_changes`) or a damaged state or is trained in by another process, and OSError where
-    it cannot be written.
+    `accept_changes`), a run on other images or only damaged states, or is trained in by another
+    process, and OSError where it cannot be written.
     """
 
     def __init__(
@@ -52,51 +53,80 @@ class Run:
         folder: Path,
         device: torch.device,
         *,
+        world: World = ALONE,
         accept_changes: bool = False,
-        tensorboard: bool = False,
+        watch: Sequence[str] = (),
     ):
-        _check_folder(folder, recipe, accept_changes)
-        self.recipe, self.folder = recipe, folder
-        self.data = DATASETS[recipe.data.name]()
-        self.trainer = Trainer(recipe, self.data, device)
-        make_folder(folder)  # only now: a mistake found above leaves no trace
-        self._held = _hold(folder)
-        try:
-            if (folder / STATE_FILE).exists():
-                _restore(self.trainer, folder / STATE_FILE)
-            _fill_folder(folder, recipe)
-            self.resumed_at = self.trainer.images
-            self._metrics = Metrics(folder, self.resumed_at, tensorboard)
-        except BaseException:
-            os.close(self._held)
-            raise
-        self._saved_at = self.resumed_at
+        self.recipe, self.folder, self.world = recipe, folder, world
+        self._saver = Saver()
+        with ExitStack() as opened:
+            self.data, self._held_out = world.agree(lambda: self._look(accept_changes))
+            self.trainer = world.agree(lambda: Trainer(recipe, self.data, device, world))
+            world.agree(lambda: self._take(opened))
+            self.notice = world.agree(lambda: restore(self.trainer, folder))
+            """What was lost, one sentence, where something was."""
+            self._metrics = world.agree(lambda: self._begin(watch, opened))
+            self._opened = opened.pop_all()
+        self.resumed_at = self._saved_at = self.trainer.images
 
     def steps(self) -> Iterator[Step]:
         """Train to the end of the recipe, saving and previewing on the way and at the end."""
         settings = self.recipe.training
         before = self.resumed_at
         for step in self.trainer.steps():
-            self._metrics.write(step)
-            done = step.images == settings.images
-            if done or _crosses(settings.save_every, before, step.images):
+            self._saver.check()
+            now = step.images
+
+            def due(interval: int, before: int = before, now: int = now) -> bool:
+                done = now == settings.images and interval > 0
+                return done or crosses(interval, before, now)
+
+            if self._held_out and due(settings.validate_every):
+                step = replace(step, validation=validate(self.trainer, self._held_out))
+            saves = due(settings.save_every)
+            if self._metrics:
+                line = saves or step.validation is not None or due(settings.log_every)
+                self._metrics.add(step, line)
+            if saves:
                 self.save()
-            if settings.preview_every and (
-                done or _crosses(settings.preview_every, before, step.images)
-            ):
+            if due(settings.preview_every):
                 self._preview()
-            before = step.images
+            before = now
             yield step
-        if not (self.folder / MODEL_FILE).exists():  # deleted after the end: the state has it too
-            self.save()
+        finished = self.trainer.images == settings.images
+        if finished and not self.world.gather((self.folder / MODEL_FILE).exists())[0]:
+            self.save()  # deleted after the end: the state has it too
 
     def save(self) -> None:
-        """Write model and state; a failure leaves the earlier ones."""
-        self._metrics.flush()
-        save_model(self.folder / MODEL_FILE, self.trainer.ema.model, self._header())
-        state = self.trainer.state()
-        write_safely(self.folder / STATE_FILE, lambda temporary: torch.save(state, temporary))
-        self._saved_at = self.trainer.images
+        """Copy model and state, and write them while training goes on; see `wait`.
+
+        Raises OSError where the save before could not be written; earlier files are untouched.
+        """
+        self._saver.wait()  # first, so that two copies never lie in memory
+        if self._metrics:
+            self._metrics.flush()
+        folder, world, trainer = self.folder, self.world, self.trainer
+        for names in world.gather(trainer.corrupt.names):
+            trainer.corrupt.names |= names
+        average = self._gathered_average()
+        tensors, places = snapshot(trainer.tensors(), world)
+        counts, header = trainer.counts, self._header()
+
+        def write() -> None:
+            if world.leads:
+                save_weights(folder / MODEL_FILE, average or average_of(tensors), header)
+            write_state(folder, tensors, places, counts, world)
+            if world.leads:
+                prune(folder)
+
+        self._saver.start(write)
+        self._saved_at = trainer.images
+
+    def wait(self) -> None:
+        """Until all ranks have written what they saved; OSError where one could not."""
+        self.world.agree(self._saver.wait)
+        if self.world.leads:
+            prune(self.folder)
 
     @property
     def unsaved(self) -> int:
@@ -104,9 +134,38 @@ class Run:
         return self.trainer.images - self._saved_at
 
     def close(self) -> None:
-        """Close the records; the run can be opened again."""
-        self._metrics.close()
-        os.close(self._held)
+        """Finish writing and close the records; the run can be opened again."""
+        with self._opened:
+            self._saver.wait()
+
+    def _look(self, accept_changes: bool) -> tuple[Dataset, Dataset | None]:
+        """The images to train on and those held out; nothing is made yet."""
+        recipe, folder = self.recipe, self.folder
+        if self.world.leads:
+            check_folder(folder, recipe, accept_changes)
+        data, held_out = hold_out(load_data(recipe.data), recipe.data.hold_out)
+        check_images(folder, recipe, data)
+        if self.world.leads and recipe.training.preview_every:
+            load_autoencoder(data.autoencoder, recipe.model.in_channels)  # it is there
+        return data, held_out if recipe.training.validate_every else None
+
+    def _take(self, opened: ExitStack) -> None:
+        """Make and hold the folder; only now, so that a mistake found before leaves no trace."""
+        opened.callback(self._saver.close)
+        if self.world.leads:
+            make_folder(self.folder)
+            opened.callback(os.close, hold(self.folder))
+
+    def _begin(self, watch: Sequence[str], opened: ExitStack) -> Metrics | None:
+        """Clear what will be written anew, and open the records."""
+        if not self.world.leads:
+            return None
+        images = self.trainer.images
+        fill_folder(self.folder, self.recipe)
+        forget(self.folder, newer_than=images)
+        metrics = Metrics(self.folder, images, watch, self.recipe.as_dict())
+        opened.callback(metrics.close)
+        return metrics
 
     def _header(self) -> Header:
         recipe = self.recipe
@@ -117,77 +176,25 @@ class Run:
             sampling=recipe.sampling,
             guidance=recipe.guidance,
             images=self.trainer.images,
+            autoencoder=self.data.autoencoder,
         )
 
+    def _gathered_average(self) -> dict[str, Tensor]:
+        """The averaged weights from all ranks on rank 0; none where it has them anyway."""
+        network, gathered = self.trainer.ema.model, {}
+        if is_sliced(next(network.parameters())):
+            for name, value in network.state_dict().items():
+                value = whole(value)
+                if self.world.leads:
+                    gathered[name] = value.cpu()
+        return gathered
+
     def _preview(self) -> None:
-        columns = min(self.recipe.model.num_classes or PREVIEW_CLASSES, PREVIEW_CLASSES)
-        seeds = range(PREVIEW_ROWS * columns)
-        header = self._header()
-        generator = Generator(self.trainer.ema.model, header)
-        labels = generator.labels(len(seeds), range(columns)) if header.class_names else None
-        pixels = to_uint8(generator.sample(seeds=seeds, labels=labels))
-        names = [
-            str(seed) if labels is None else header.class_names[labels[seed]] for seed in seeds
-        ]
-        path = self.folder / PREVIEWS / f"{self.trainer.images:012d}.png"
-        write_png(path, picture_grid(pixels, names, columns))
-
-
-def _crosses(interval: int, before: int, after: int) -> bool:
-    return before // interval < after // interval
-
-
-def _check_folder(folder: Path, wanted: Recipe, accept_changes: bool) -> None:
-    path = folder / RECIPE_FILE
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder for the run")
-    if path.exists():
-        before = recipe(read_tables(path)).as_dict()
-        changes = differences(before, wanted.as_dict())
-        if changes and not accept_changes:
-            raise ValueError(
-                f"the recipe differs from the one that {folder} was begun with: "
-                f"{'; '.join(changes)}. Train in another folder, or say --accept-changes to go on "
-                "with the new one"
-            )
-    elif folder.is_dir() and any(entry.suffix != ".part" for entry in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no run; give a new folder")
-
-
-def _hold(folder: Path) -> int:
-    """Keep other processes from training in `folder` until what this gives is closed.
-
-    The system lets go by itself where a process dies.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ValueError(
-            f"another process trains in {folder}; wait for it, or give another folder"
-        ) from None
-    return descriptor
-
-
-def _fill_folder(folder: Path, recipe: Recipe) -> None:
-    text = to_toml(recipe.as_dict())
-    write_safely(
-        folder / RECIPE_FILE, lambda temporary: temporary.write_text(text, encoding="utf-8")
-    )
-    for part in (STATE_FILE.parent, Path(PREVIEWS)):
-        make_folder(folder / part)
-
-
-def _restore(trainer: Trainer, path: Path) -> None:
-    try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
-    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged ({one_line(error)}); the model beside it may still be good to "
-            "sample from, but training has to begin again in a new folder"
-        ) from None
-    try:
-        trainer.restore(state)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not fit the recipe's model: {one_line(error)}") from None
+        average, network = self._gathered_average(), self.trainer.ema.model
+        if average:
+            with torch.random.fork_rng(devices=[]):
+                network = build(self.recipe.model).eval().requires_grad_(False)
+            network.load_state_dict(average)
+            network.to(self.trainer.device)
+        if self.world.leads:
+            draw_preview(self.folder, network, self._header())
