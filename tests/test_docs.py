@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffussm.data import DATASETS
+from diffussm.data import DATASETS, DataConfig
 from diffussm.diffusion import SAMPLERS, SCHEDULES
 from diffussm.interop.diffusers_folder import export_folder
 from diffussm.nn.scan_order import SCANS
@@ -65,7 +65,7 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
         elif "import" in code:
             exec(code, namespace)
     assert namespace["images"].shape == (10, 1, 8, 8)
-    assert namespace["DATASETS"]["mine"]().shape == (3, 16, 16)
+    assert namespace["DATASETS"]["mine"](DataConfig()).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("choices", CHOICES)
