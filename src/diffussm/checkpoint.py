@@ -172,7 +172,7 @@ def _read_header(path: Path, metadata: dict[str, str]) -> Header:
     try:
         described = json.loads(metadata[METADATA_KEY])
         if described["format"] <= FORMAT:
-            return _header(described)
+            return header_from(described, _model(described))
         newer = f"format {described['format']}, written by diffussm {described['version']}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -184,10 +184,10 @@ def _read_header(path: Path, metadata: dict[str, str]) -> Header:
     )
 
 
-def _header(described: dict[str, Any]) -> Header:
-    _, kind = choose("model family", described["family"], MODELS)
+def header_from(described: dict[str, Any], model: Any) -> Header:
+    """The header of a model from its plain values; KeyError, TypeError or ValueError if wrong."""
     return Header(
-        model=from_dict(kind, described["model"], "model."),
+        model=model,
         diffusion=from_dict(DiffusionConfig, described["diffusion"], "diffusion."),
         class_names=tuple(described["class_names"]),
         sampling=from_dict(Sampling, described["sampling"], "sampling."),
@@ -195,3 +195,8 @@ def _header(described: dict[str, Any]) -> Header:
         images=int(described["images"]),
         autoencoder=from_dict(AutoencoderConfig, described["autoencoder"], "autoencoder."),
     )
+
+
+def _model(described: dict[str, Any]) -> Any:
+    _, kind = choose("model family", described["family"], MODELS)
+    return from_dict(kind, described["model"], "model.")

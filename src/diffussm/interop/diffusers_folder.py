@@ -26,10 +26,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from diffussm.autoencoder import AutoencoderConfig
-from diffussm.checkpoint import Header, make_folder, one_line
+from diffussm.checkpoint import Header, header_from, make_folder, one_line
 from diffussm.config import from_dict, to_dict
-from diffussm.diffusion import DiffusionConfig, Guidance, Sampling
 from diffussm.generation import load, picture_grid, to_uint8, write_png
 from diffussm.generation.generator import Generator
 from diffussm.interop.bundle import bundle
@@ -191,16 +189,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _header(folder: Path, index: dict[str, Any], options: dict[str, Any]) -> Header:
     named = {name: value for name, value in options.items() if not name.startswith("_")}
     try:
-        said = index["protocol"]
-        return Header(
-            model=from_dict(DiffuSSMConfig, named, "transformer."),
-            diffusion=from_dict(DiffusionConfig, said["diffusion"], "diffusion."),
-            class_names=tuple(said["class_names"]),
-            sampling=from_dict(Sampling, said["sampling"], "sampling."),
-            guidance=from_dict(Guidance, said["guidance"], "guidance."),
-            images=int(said["images"]),
-            autoencoder=from_dict(AutoencoderConfig, said["autoencoder"], "autoencoder."),
-        )
+        return header_from(index["protocol"], from_dict(DiffuSSMConfig, named, "transformer."))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"the configs in {folder} are damaged ({type(error).__name__}: {one_line(error)})"

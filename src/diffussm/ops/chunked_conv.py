@@ -155,7 +155,7 @@ def _chunked_conv_backward(
     triton: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if triton:
-        from diffussm.ops.chunked_conv_triton import backward
+        from diffussm.ops.chunked_conv_triton_backward import backward
 
         return backward(u, kernel, enter, leave, jump, dy, rows)
     batch, length, _ = u.shape
