@@ -60,6 +60,10 @@ def test_train_recipes(tmp_path, diffussm):
         assert_refused(diffussm("train", recipe, "--out", tmp_path / "run"), sentence)
 
 
+def test_train_needs_a_folder(diffussm):
+    assert_refused(diffussm("train", "digits"), "--out needs the name of a folder")
+
+
 def test_train_folders(tmp_path, tiny_train):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
@@ -244,7 +248,6 @@ def test_info(diffussm, options, sentence):
 
 
 USAGE = [
-    (["train", "digits"], "--out"),
     (["train"], "recipe"),
     (["sample"], "checkpoint"),
     (["info"], "model"),
