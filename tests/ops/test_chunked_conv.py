@@ -102,11 +102,16 @@ def test_modes_that_never_fade_or_are_gone_at_once():
     assert gradient.isfinite().all()
 
 
-def test_the_operator_is_registered_as_torch_wants_it():
-    u = torch.randn(2, 70, 3, dtype=torch.float64).requires_grad_()
-    matrices = chunk_matrices(*system(2, dim=3), 16)
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("triton", [False, True])
+def test_the_operator_is_registered_as_torch_wants_it(triton, channels_first):
+    if triton:
+        pytest.importorskip("triton")
+    u = torch.randn(2, 70, 3)
+    u = (u.mT.contiguous().mT if channels_first else u).requires_grad_()
+    matrices = chunk_matrices(*system(2, dim=3, dtype=torch.float32), 16)
     inputs = [x.detach().requires_grad_() for x in matrices]
-    torch.library.opcheck(module._chunked_conv, (u, *inputs))
+    torch.library.opcheck(module._chunked_conv, (u, *inputs, 1, triton), atol=1e-4, rtol=1e-4)
 
 
 def test_compiles_whole():

@@ -140,7 +140,14 @@ def _responses(x: Tensor, batch: int, *matrices: Tensor) -> Tensor:
 @_chunked_conv.register_fake
 def _(u, kernel, enter, leave, jump, rows=1, triton=False):
     batch, length, dim = u.shape
+    if _in_place(u, rows, triton):
+        return u.new_empty(batch, kernel.shape[1], dim, length).movedim(-1, 1)
     return u.new_empty(batch, length, kernel.shape[1], dim)
+
+
+def _in_place(u: Tensor, rows: int, triton: bool) -> bool:
+    """Whether the kernel reads and writes a signal whose positions are adjacent as it lies."""
+    return bool(triton and rows == 1 and u.stride(1) == 1)
 
 
 @torch.library.custom_op("diffussm::chunked_conv_backward", mutates_args=())
@@ -197,7 +204,8 @@ def _gradients(x: Tensor, cotangents: Tensor, batch: int, *matrices: Tensor) -> 
 
 @_chunked_conv_backward.register_fake
 def _(u, kernel, enter, leave, jump, dy, rows=1, triton=False):
-    return tuple(x.new_empty(x.shape) for x in (u, kernel, enter, leave, jump))
+    du, *others = (x.new_empty(x.shape) for x in (u, kernel, enter, leave, jump))
+    return u.new_empty(u.mT.shape).mT if _in_place(u, rows, triton) else du, *others
 
 
 def _setup_context(ctx, inputs, output) -> None:

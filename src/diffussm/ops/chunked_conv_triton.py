@@ -45,7 +45,7 @@ MOST_MODES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Products:
-    """How signals of one type are multiplied; sizes with which a Hopper GPU spills no register."""
+    """How signals of one type are multiplied, in sizes that fit a Hopper GPU's registers."""
 
     operand: tl.dtype
     """Type of a matrix product's factors."""
