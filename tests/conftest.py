@@ -3,13 +3,11 @@
 import os
 from tempfile import TemporaryDirectory
 
-CACHE = TemporaryDirectory(prefix="diffussm-tests-")  # gone when the tests are
-
 # Read when torch, matplotlib and huggingface_hub are first imported; subprocesses inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["XDG_CACHE_HOME"] = CACHE.name
+os.environ["XDG_CACHE_HOME"] = (cache := TemporaryDirectory(prefix="diffussm-tests-")).name
 
 import jaxtyping
 import pytest

@@ -32,7 +32,7 @@ def torchrun(ranks, *words, options=()):
 def do(ranks, jobs):
     """Do all `jobs` on so many ranks: each names a folder, tables, and what `train` is told."""
     command = torchrun(ranks, __file__, json.dumps(jobs))
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONFAULTHANDLER": "1"}
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr

@@ -29,6 +29,8 @@ RUNS = {
     "pieces-fsdp": [FSDP | PIECES],
     "checkpointed": [DDP | {"checkpoint_blocks": True}],
     "checkpointed-fsdp": [FSDP | {"checkpoint_blocks": True}],
+    "compiled": [DDP | {"compile": True}],
+    "compiled-fsdp": [FSDP | {"compile": True, "checkpoint_blocks": True}],
     "watched": [DDP | WATCHED],
     "watched-fsdp": [FSDP | WATCHED],
     "rough": [DDP | ROUGH],
@@ -58,9 +60,10 @@ def alone(tmp_path_factory):
 
 
 SETS = [pytest.param((ranks, names), id=f"{ranks} ranks") for ranks, names in QUICK.items()]
+EVERY = {2: list(RUNS), 4: [name for name in RUNS if not name.startswith("compiled")]}
 SETS += [
-    pytest.param((ranks, list(RUNS)), id=f"{ranks} ranks, all", marks=pytest.mark.slow)
-    for ranks in QUICK
+    pytest.param((ranks, names), id=f"{ranks} ranks, all", marks=pytest.mark.slow)
+    for ranks, names in EVERY.items()
 ]
 
 

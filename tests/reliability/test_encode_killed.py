@@ -127,7 +127,7 @@ def killed_at_random(tmp_path, autoencoder, data, kills):
         if child == 0:
             encode(data, autoencoder, folder, shard_images=20)
             os._exit(0)
-        time.sleep(chance.uniform(0, whole / 2))
+        time.sleep(chance.uniform(0, whole / 4))
         os.kill(child, signal.SIGKILL)
         hit += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         assert_finished_shards_are_whole(folder)
@@ -143,4 +143,4 @@ def test_killed_at_random_instants(tmp_path, autoencoder):
 
 @pytest.mark.slow
 def test_killed_at_many_random_instants(tmp_path, autoencoder):
-    assert killed_at_random(tmp_path, autoencoder, Pictures(1000), kills=30) >= 20
+    assert killed_at_random(tmp_path, autoencoder, Pictures(500), kills=30) >= 20

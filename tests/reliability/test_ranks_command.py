@@ -1,4 +1,4 @@
-"""`torchrun ... -m diffussm train`: a rank that dies, a second run in the folder, Ctrl-C for all."""
+"""`torchrun -m diffussm train`: a rank that dies, a second run in the folder, Ctrl-C for all."""
 
 import os
 import signal
@@ -7,10 +7,10 @@ import time
 
 import pytest
 from ranks import torchrun
-from tiny import SETTINGS, metric_lines, train
+from tiny import CPU, SETTINGS, metric_lines, train
 
 from diffussm import load
-from diffussm.training import find_recipe, read_tables, recipe
+from diffussm.training import Run, find_recipe, read_tables, recipe
 
 LONG = [*SETTINGS, "training.images=1200", "training.save_every=50"]
 
@@ -54,9 +54,6 @@ def undisturbed(tmp_path_factory):
 def test_a_rank_that_dies_is_replaced_and_the_run_goes_on(tmp_path, undisturbed):
     process = start(tmp_path, options=("--max-restarts", "3"))
     wait_for(lambda: images(tmp_path) >= 100, process)
-    second = subprocess.run(command(tmp_path), capture_output=True, text=True)
-    assert second.returncode != 0
-    assert second.stderr.count("diffussm: another process trains in") == 1
     victim = ranks_of(process)[-1]
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=240)
@@ -70,6 +67,16 @@ def test_a_rank_that_dies_is_replaced_and_the_run_goes_on(tmp_path, undisturbed)
     assert losses[:20] == pytest.approx(expected[:20], rel=1e-4)
 
 
+def test_a_folder_in_use_is_refused_once_for_all_ranks(tmp_path):
+    held = Run(recipe(read_tables(find_recipe("digits"), LONG)), tmp_path, CPU)
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=120)
+    held.close()
+    assert done.returncode != 0
+    assert done.stderr.count("diffussm: another process trains in") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
 def test_one_mistake_is_one_sentence_for_all_ranks(tmp_path):
     settings = [*LONG, "training.batchsize=3"]
     done = subprocess.run(command(tmp_path / "run", settings), capture_output=True, text=True)

@@ -84,6 +84,11 @@ MISTAKES = [
     ("training", "seed", -1, "at least 0, not -1"),
     ("training", "save_every", 0, "at least 1, not 0"),
     ("training", "preview_every", -1, "at least 0, not -1"),
+    ("training", "validate_every", -1, "at least 0, not -1"),
+    ("training", "log_every", 0, "at least 1, not 0"),
+    ("training", "accumulate", 0, "at least 1, not 0"),
+    ("training", "parallel", "dpp", "did you mean 'ddp'"),
+    ("training", "compile", 1, "must be true or false, not 1"),
     ("model", "bidirectional", "yes", "must be true or false, not 'yes'"),
     ("model", "input_size", [8], "must be a whole number or a list"),
     ("model", "input_size", 16, "the model takes 1 x 16 x 16, the data are 1 x 8 x 8"),
@@ -249,6 +254,14 @@ def test_the_digits_siblings_match_digits(name):
     )
     assert abs(other / size - 1) < 0.09
     assert ours.as_dict() | {"model": None} == theirs.as_dict() | {"model": None}
+
+
+def test_how_it_is_done_is_no_change():
+    before = tiny_recipe().as_dict()
+    how = {"accumulate": 2, "parallel": "fsdp", "checkpoint_blocks": True, "compile": True}
+    after = tiny_recipe(training=how | {"log_every": 100}, data={"workers": 2}).as_dict()
+    assert before != after
+    assert differences(before, after) == []
 
 
 def _parameters(*configs):

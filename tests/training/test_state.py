@@ -138,6 +138,15 @@ def test_any_bit_is_noticed(tmp_path):
     assert damage(state, ALONE) == ""
 
 
+def test_what_other_ranks_left_unfinished_is_no_hindrance(tmp_path, wanted, undisturbed):
+    train(wanted, tmp_path, until=20)
+    write(tmp_path, 40, 0, 2)  # two ranks went on, and were killed while they saved
+    run = train(wanted, tmp_path)
+    assert (run.resumed_at, run.notice) == (20, "")
+    assert [int(path.name) for path in complete(tmp_path)] == [60, 40]
+    assert (tmp_path / "model.safetensors").read_bytes() == undisturbed
+
+
 def test_only_damaged_states_get_a_sentence(tmp_path, wanted):
     train(wanted, tmp_path, until=40)
     for state in (tmp_path / "state").iterdir():

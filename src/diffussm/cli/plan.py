@@ -28,18 +28,19 @@ def plan(recipe: Recipe, data: Dataset | None, ranks: int, rate: float | None) -
 
     model, training = recipe.model, recipe.training
     with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in build(model).parameters())
-    price = cost(model, *model.size)
+        network = build(model)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    height, width = model.size
+    price = cost(model, height, width)
     total = training.images * price.total / 1e9
     steps = -(-training.images // training.batch_size)
     half = torch.float32 if training.precision == "float32" else torch.bfloat16
     again = training.checkpoint_blocks
-    held = training_memory(model, *model.size, half, checkpointed=again)
+    held = training_memory(model, height, width, half, checkpointed=again)
     share = -(-training.batch_size // (ranks * training.accumulate))
     state = held.state // (ranks if training.parallel == "fsdp" else 1)
     gibibytes = (state + held.fixed + share * held.image) / 2**30
     how = "blocks computed again" if again else "all kept"
-    height, width = model.size
     lines = [
         f"model      {recipe.model_name}: {parameters:,} parameters",
         f"input      {model.in_channels} x {height} x {width}: {price.positions:,} positions, "

@@ -27,7 +27,7 @@ from diffussm.shapes import Signal
 Kernels = Float[Tensor, "directions dim lags"]
 Responses = Float[Tensor, "batch length directions dim"]
 
-AT_ONCE = 2**18
+AT_ONCE = 2**19
 """Numbers that are transformed together: what a processor's cache holds."""
 
 

@@ -91,6 +91,11 @@ def _times(x: Pair, y: Pair) -> Pair:
     return torch.addcmul(a * c, b, d, value=-1), torch.addcmul(a * d, b, c)
 
 
+def _halves(x: Tensor) -> Pair:
+    real, imaginary = x.chunk(2, dim=-1)
+    return real, imaginary
+
+
 @torch.library.custom_op("diffussm::vandermonde", mutates_args=())
 def _vandermonde(decay: Tensor, angle: Tensor, c_re: Tensor, c_im: Tensor, length: int) -> Tensor:
     """(dim, sets, length), from coefficients of (dim, sets, state)."""
@@ -124,9 +129,9 @@ def _vandermonde_backward(
     weighted = torch.addcmul(weighted, plain, strides)
 
     re, im = _powers(decay[:, None, None], angle[:, None, None], strides)
-    dc_re, dc_im = (2 * part.sum(2) for part in _times(plain.chunk(2, dim=-1), (re, im)))
-    moved = tuple(part.sum(2) for part in _times(weighted.chunk(2, dim=-1), (re, im)))
-    ddecay, dangle = (2 * part.sum(1) for part in _times((c_re, c_im), moved))
+    dc_re, dc_im = (2 * part.sum(2) for part in _times(_halves(plain), (re, im)))
+    moved_re, moved_im = (part.sum(2) for part in _times(_halves(weighted), (re, im)))
+    ddecay, dangle = (2 * part.sum(1) for part in _times((c_re, c_im), (moved_re, moved_im)))
     return ddecay, dangle.neg_(), dc_re, dc_im.neg_()
 
 

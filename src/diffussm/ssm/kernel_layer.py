@@ -98,7 +98,8 @@ def _kernels(layers: Sequence[KernelLayer], length: int) -> Tensor:
 
 def _matrices(layers: Sequence[KernelLayer]) -> Matrices:
     systems = zip(*(layer.modes() for layer in layers), strict=True)
-    matrices = chunk_matrices(*(torch.stack(values) for values in systems))
+    decay, angle, w_re, w_im = (torch.stack(values) for values in systems)
+    matrices = chunk_matrices(decay, angle, w_re, w_im)
     skip = torch.stack([layer.D for layer in layers], dim=1)
     return matrices._replace(kernel=_at_lag_0(matrices.kernel, skip))
 

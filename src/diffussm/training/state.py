@@ -120,9 +120,10 @@ def read_state(state: Path, tensors: dict[str, Tensor], world: World) -> dict[st
 
     Raises ValueError where they are not the state's in names or shapes.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader = dcp.HuggingFaceStorageReader(str(state))
+    reader = HuggingFaceStorageReader(str(state))
     found = {name: tuple(entry.size) for name, entry in _entries(reader).items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != wanted:
@@ -133,7 +134,7 @@ def read_state(state: Path, tensors: dict[str, Tensor], world: World) -> dict[st
         )
     with warnings.catch_warnings():  # that a single process is what it looks like
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(tensors, storage_reader=reader, no_dist=world.size == 1)
+        load(tensors, storage_reader=reader, no_dist=world.size == 1)
     with safe_open(_files(state)[0], framework="pt") as file:
         return json.loads(file.metadata()[PLACES])[OURS]["counts"]
 
@@ -176,7 +177,7 @@ def _checksum(described: Described, tensors: Iterable[tuple[str, Tensor]]) -> st
     found = zlib.crc32(json.dumps(described).encode())
     for name, tensor in tensors:
         found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
 
 

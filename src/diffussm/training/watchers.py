@@ -51,7 +51,7 @@ class WandB(Watcher):
     """A run at Weights & Biases that goes on where the folder's run goes on."""
 
     def __init__(self, folder: Path, images: int, recipe: dict[str, Any]):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         name = str(folder.resolve())
         self._run = wandb.init(
