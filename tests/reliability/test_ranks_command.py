@@ -12,7 +12,7 @@ from tiny import CPU, SETTINGS, metric_lines, train
 from diffussm import load
 from diffussm.training import Run, find_recipe, read_tables, recipe
 
-LONG = [*SETTINGS, "training.images=1200", "training.save_every=50"]
+LONG = [*SETTINGS, "training.images=700", "training.save_every=50"]
 
 
 def command(folder, settings=LONG, options=()):
@@ -95,9 +95,9 @@ def test_asked_to_stop_all_save_first(tmp_path, stop):
     out, err = process.communicate(timeout=120)
     stopped = images(tmp_path)
     assert f"stopped and saved after {stopped:,} images" in out, err
-    assert metric_lines(tmp_path)[-1]["images"] == stopped < 1200
+    assert metric_lines(tmp_path)[-1]["images"] == stopped < 700
     again = start(tmp_path)
     out, err = again.communicate()
     assert again.returncode == 0, err
     assert f"resuming after {stopped:,} images" in out
-    assert images(tmp_path) == 1200
+    assert images(tmp_path) == 700

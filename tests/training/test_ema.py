@@ -44,3 +44,14 @@ def test_it_needs_no_gradient_and_is_a_copy():
     nn.init.zeros_(model.weight)
     assert ema.model.weight.any()
     assert not any(p.requires_grad for p in ema.model.parameters())
+
+
+def test_distances_are_those_of_all_weights_together():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    ema = EMA(model, 0.9)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter)
+    flat = [nn.utils.parameters_to_vector(each.parameters()) for each in (ema.model, model)]
+    expected = torch.stack([(flat[0] - flat[1]).square().sum(), flat[1].square().sum()])
+    torch.testing.assert_close(ema.distances(model), expected)

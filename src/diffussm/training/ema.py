@@ -32,10 +32,9 @@ class EMA:
     @torch.no_grad()
     def distances(self, model: nn.Module) -> Tensor:
         """|ema - weights|^2 and |weights|^2, (2,), of what lies on this rank."""
-        pairs = [
-            (local(average), local(weight).float())
-            for average, weight in zip(self.model.parameters(), model.parameters(), strict=True)
-        ]
-        apart = torch.stack([(average - weight).square().sum() for average, weight in pairs])
-        size = torch.stack([weight.square().sum() for _, weight in pairs])
-        return torch.stack([apart.sum(), size.sum()])
+        apart, size = [], []
+        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            weight = local(weight).float()
+            apart.append(torch.dist(local(average), weight))
+            size.append(weight.norm())
+        return torch.stack([torch.stack(norms).square().sum() for norms in (apart, size)])

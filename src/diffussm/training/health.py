@@ -6,7 +6,7 @@ fine          neither: the device computes, the loss behaves
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from statistics import median
 
 from diffussm.training.step import Step
@@ -41,10 +41,11 @@ class Health:
         skipped = sum(step.skipped for step in recent)
         if skipped > 1:
             return f"diverging: {skipped} of the last {RECENT} steps were not finite; {ADVICE}"
-        loss = _ratio((s.simple for s in recent), (s.simple for s in usual))
+        before, now = ([step for step in part if not step.skipped] for part in (usual, recent))
+        loss = _ratio([step.simple for step in now], [step.simple for step in before])
         if loss > LOSS:
             return f"diverging: the loss is {loss:.1f} times its usual value; {ADVICE}"
-        gradient = _ratio((s.grad_norm for s in recent), (s.grad_norm for s in usual))
+        gradient = _ratio([step.grad_norm for step in now], [step.grad_norm for step in before])
         if gradient > GRADIENT:
             return f"diverging: gradients are {gradient:.0f} times as large as usual; {ADVICE}"
         waited = sum(step.waited for step in recent) / sum(step.seconds for step in recent)
@@ -59,7 +60,7 @@ class Health:
 ADVICE = "the learning rate may be too high"
 
 
-def _ratio(recent: Iterable[float], usual: Iterable[float]) -> float:
-    """The median now over the median before."""
-    before = median(usual)
+def _ratio(recent: Sequence[float], usual: Sequence[float]) -> float:
+    """The median now over the median before; 1 where there is nothing to compare with."""
+    before = median(usual) if usual else 0.0
     return median(recent) / before if before > 0 else 1.0

@@ -75,23 +75,18 @@ class Run:
         before = self.resumed_at
         for step in self.trainer.steps():
             self._saver.check()
-            now = step.images
-
-            def due(interval: int, before: int = before, now: int = now) -> bool:
-                done = now == settings.images and interval > 0
-                return done or crosses(interval, before, now)
-
-            if self._held_out and due(settings.validate_every):
+            passed = (before, step.images)
+            if self._held_out and self._due(settings.validate_every, *passed):
                 step = replace(step, validation=validate(self.trainer, self._held_out))
-            saves = due(settings.save_every)
+            saves = self._due(settings.save_every, *passed)
             if self._metrics:
-                line = saves or step.validation is not None or due(settings.log_every)
-                self._metrics.add(step, line)
+                line = saves or step.validation is not None
+                self._metrics.add(step, line or self._due(settings.log_every, *passed))
             if saves:
                 self.save()
-            if due(settings.preview_every):
+            if self._due(settings.preview_every, *passed):
                 self._preview()
-            before = now
+            before = step.images
             yield step
         finished = self.trainer.images == settings.images
         if finished and not self.world.gather((self.folder / MODEL_FILE).exists())[0]:
@@ -137,6 +132,11 @@ class Run:
         """Finish writing and close the records; the run can be opened again."""
         with self._opened:
             self._saver.wait()
+
+    def _due(self, interval: int, before: int, now: int) -> bool:
+        """Whether what comes every `interval` images (0: never), and at the end, comes now."""
+        done = now == self.recipe.training.images
+        return interval > 0 and (done or crosses(interval, before, now))
 
     def _look(self, accept_changes: bool) -> tuple[Dataset, Dataset | None]:
         """The images to train on and those held out; nothing is made yet."""
