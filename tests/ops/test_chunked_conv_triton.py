@@ -15,6 +15,7 @@ from diffussm.ops import chunked_conv_triton_backward as backward_module
 from diffussm.ops.chunked_conv_triton import Cut, forward, plan, unsupported
 from diffussm.ops.chunked_conv_triton_backward import backward
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 NAMES = ("y", "u", "kernel", "enter", "leave", "jump")

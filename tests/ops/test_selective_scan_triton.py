@@ -21,6 +21,7 @@ pytest.importorskip("triton")
 
 from diffussm.ops import selective_scan_triton as module
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # batch, length, dim, state, and the WARPS for which the length is one chunk, or two, or many
 CASES = [
