@@ -102,6 +102,7 @@ def test_every_layer_and_order(path, ssm, scan):
     check(diffussm(ssm=ssm, scan=scan), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -134,11 +135,13 @@ def test_every_other_model(path, config):
     check(awake(build(config)).eval(), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_every_dit(path, conditioning):
     check(dit(conditioning=conditioning), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_classes": 0}, {"learned_variance": False}], ids=str)
 def test_dit_without(path, options):
     check(dit(**options), path)

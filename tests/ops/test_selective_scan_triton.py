@@ -158,6 +158,7 @@ def test_mamba_does_not_care():
         torch.testing.assert_close(ours, true, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_compiler_sees_one_differentiable_node(unchecked_shapes):
     arguments = inputs(1, 9, 3, 2)
 
@@ -170,6 +171,7 @@ def test_a_compiler_sees_one_differentiable_node(unchecked_shapes):
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_operators_keep_torch_s_contract():
     arguments = [x.detach().contiguous().requires_grad_() for x in inputs(1, 3, 3, 2)]
     operators = torch.ops.diffussm
