@@ -96,6 +96,7 @@ def path(request, tmp_path):
     return tmp_path / f"program{request.param}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ssm", SSMS)
 @pytest.mark.parametrize("scan", SCANS)
 def test_every_layer_and_order(path, ssm, scan):

@@ -45,6 +45,7 @@ def assert_finished_shards_are_whole(folder):
         Shard(path).check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_killed_inside_every_write(tmp_path, monkeypatch, autoencoder, undisturbed, call):
     usual, codes = getattr(os, call), []
@@ -71,6 +72,7 @@ def test_killed_inside_every_write(tmp_path, monkeypatch, autoencoder, undisturb
     assert codes == [DIED] * {"fsync": 8, "replace": 4}[call] + [0]
 
 
+@pytest.mark.slow
 def test_killed_while_a_file_is_written(tmp_path, monkeypatch, autoencoder, undisturbed):
     def half(path, *arguments, **options):
         path.write_bytes(next(iter(undisturbed.values()))[:200])
@@ -84,6 +86,7 @@ def test_killed_while_a_file_is_written(tmp_path, monkeypatch, autoencoder, undi
     assert contents(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_killed_while_a_damaged_shard_is_made_anew(tmp_path, monkeypatch, autoencoder, undisturbed):
     encode(PICTURES, autoencoder, tmp_path)
     path = next(tmp_path.glob("*-00001-*"))
@@ -97,6 +100,7 @@ def test_killed_while_a_damaged_shard_is_made_anew(tmp_path, monkeypatch, autoen
     assert contents(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_one_of_two_ranks_dies(tmp_path, monkeypatch, autoencoder, undisturbed):
     def die(*arguments):
         os._exit(DIED)
@@ -137,6 +141,7 @@ def killed_at_random(tmp_path, autoencoder, data, kills):
     return hit
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants(tmp_path, autoencoder):
     assert killed_at_random(tmp_path, autoencoder, Pictures(200), kills=3) >= 1
 

@@ -51,6 +51,7 @@ def undisturbed(tmp_path_factory):
     return metric_lines(folder)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_is_replaced_and_the_run_goes_on(tmp_path, undisturbed):
     process = start(tmp_path, options=("--max-restarts", "3"))
     wait_for(lambda: images(tmp_path) >= 100, process)
@@ -67,6 +68,7 @@ def test_a_rank_that_dies_is_replaced_and_the_run_goes_on(tmp_path, undisturbed)
     assert losses[:20] == pytest.approx(expected[:20], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_once_for_all_ranks(tmp_path):
     held = Run(recipe(read_tables(find_recipe("digits"), LONG)), tmp_path, CPU)
     done = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=120)
