@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from diffussm.ops.powers import powers, times
+
 Modes = Float[Tensor, "directions dim modes"]
 
 CHUNK = 64
@@ -36,15 +38,12 @@ def chunk_matrices(
 ) -> Matrices:
     """The matrices of one system or two; arguments as in `chunked_conv`."""
     decay, angle, w_re, w_im = (x.transpose(0, 1) for x in (decay, angle, w_re, w_im))
-    exponents = torch.arange(chunk + 1, dtype=decay.dtype, device=decay.device)
-    size, turn = torch.exp(decay[..., None] * exponents), angle[..., None] * exponents
-    re, im = size * torch.cos(turn), size * torch.sin(turn)
-    enter = torch.cat([re[..., :-1], im[..., :-1]], dim=-2).flip(-1)
-    w_re, w_im = 2 * w_re[..., None], 2 * w_im[..., None]
-    out_re, out_im = w_re * re - w_im * im, w_re * im + w_im * re
-    leave = torch.cat([out_re[..., 1:], -out_im[..., 1:]], dim=-2).mT
-    jump = torch.stack([re[..., -1], im[..., -1]], dim=-2)
-    return Matrices(out_re[..., :-1].sum(-2), enter, leave, jump)
+    re, im = powers(decay, angle, chunk + 1)
+    enter = torch.cat([re[..., :-1, :], im[..., :-1, :]], dim=-1).flip(-2).mT
+    out_re, out_im = times((2 * w_re[..., None, :], 2 * w_im[..., None, :]), (re, im))
+    leave = torch.cat([out_re[..., 1:, :], -out_im[..., 1:, :]], dim=-1)
+    jump = torch.stack([re[..., -1, :], im[..., -1, :]], dim=-2)
+    return Matrices(out_re[..., :-1, :].sum(-1), enter, leave, jump)
 
 
 def toeplitz(kernel: Tensor) -> Tensor:
@@ -75,13 +74,14 @@ def unpaired(pairs: Tensor, from_end: bool) -> Tensor:
 def walk(entered: Tensor, jump: Tensor, batch: int, way: int) -> Tensor:
     """States before each chunk, of what enters in each (used up); way -1: from the end.
 
-    entered    (dim, batch chunks, modes 2)
-    jump       (dim, modes), complex
+    entered    (dim, batch chunks, modes 2), and so is the result, of its type
+    jump       (dim, modes), complex; its precision is that of the walk
 
     The chunks are grouped, about as many in a group as there are groups: first all groups walk
     side by side, each from nothing; then the states walk from group to group, and are added.
     """
-    z = torch.view_as_complex(entered.unflatten(-1, (-1, 2))).unflatten(1, (batch, -1))
+    exact = entered.to(jump.real.dtype)
+    z = torch.view_as_complex(exact.unflatten(-1, (-1, 2))).unflatten(1, (batch, -1))
     count = z.shape[2]
     span = 2 ** math.ceil(math.log2(count) / 2)
     missing = (0, -count % span)
@@ -103,7 +103,7 @@ def walk(entered: Tensor, jump: Tensor, batch: int, way: int) -> Tensor:
     state[:, :, :, ahead] = torch.addcmul(z[:, :, :, behind], powers, before[:, :, :, None])
     state = state.flatten(2, 3)
     state = state[:, :, :count] if way == 1 else state[:, :, -count:]
-    return torch.view_as_real(state.contiguous()).flatten(-2).flatten(1, 2)
+    return torch.view_as_real(state.contiguous()).flatten(-2).flatten(1, 2).to(entered.dtype)
 
 
 class System(NamedTuple):
@@ -116,8 +116,10 @@ class System(NamedTuple):
     way: int
 
     @classmethod
-    def of(cls, direction: int, *matrices: Tensor) -> "System":
-        kernel, enter, leave, jump = (x[:, direction] for x in matrices)
+    def of(cls, direction: int, dtype: torch.dtype, *matrices: Tensor) -> "System":
+        """`dtype` is that of the products; states jump in the matrices' own."""
+        *products, jump = (x[:, direction] for x in matrices)
+        kernel, enter, leave = (x.to(dtype) for x in products)
         within = toeplitz(kernel)
         return cls(
             within.mT if direction else within,
@@ -130,6 +132,8 @@ class System(NamedTuple):
 
 def jump_gradient(dentered: Tensor, state: Tensor) -> Tensor:
     """The gradient of z^c: that of what it gives times what it is given, over all chunks."""
-    pairs = (torch.view_as_complex(x.unflatten(-1, (-1, 2))) for x in (state, dentered))
-    product = torch.linalg.vecdot(*pairs, dim=1)
+    pairs = (x.float() if x.dtype == torch.bfloat16 else x for x in (state, dentered))
+    product = torch.linalg.vecdot(
+        *(torch.view_as_complex(x.unflatten(-1, (-1, 2))) for x in pairs), dim=1
+    )
     return torch.stack([product.real, product.imag], dim=1)

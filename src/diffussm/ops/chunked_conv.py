@@ -54,8 +54,8 @@ def chunked_conv(
     decay, angle    log |z|, at most 0, and arg z in radians
     w_re, w_im      the modes' weights
     rows            as in `long_conv`
-    Computed in float32 (float64 for float64 input) whatever autocast says; the result has the type
-    of `u`. Raises ValueError for a length of 0 or more than two directions.
+    The result has the type of `u`. States walk in float32 (float64 for float64 input), and so are
+    the products, but for a signal in bfloat16: then their factors are too. Raises ValueError for a length of 0 or more than two directions.
     """
     return convolve(u, chunk_matrices(decay, angle, w_re, w_im), rows)
 
@@ -89,6 +89,11 @@ def _groups(x: Tensor) -> list[slice]:
     dim, rows, chunk = x.shape
     size = max(1, AT_ONCE // (rows * chunk + 4 * chunk**2))
     return [slice(start, start + size) for start in range(0, dim, size)]
+
+
+def _products(x: Tensor, matrix: Tensor) -> torch.dtype:
+    """What the products are made of: bfloat16 where the signal is; sums are float32 either way."""
+    return x.dtype if x.dtype == torch.bfloat16 else matrix.dtype
 
 
 def _cut(x: Tensor, chunk: int) -> Tensor:
@@ -129,9 +134,9 @@ def _responses(x: Tensor, batch: int, *matrices: Tensor) -> Tensor:
     directions = matrices[0].shape[1]
     y = x.new_empty(directions, *x.shape)
     for part in _groups(x):
-        signal = x[part].to(matrices[0].dtype)
+        signal = x[part].to(_products(x, matrices[0]))
         for direction in range(directions):
-            system = System.of(direction, *(matrix[part] for matrix in matrices))
+            system = System.of(direction, signal.dtype, *(matrix[part] for matrix in matrices))
             state = walk(signal @ system.into, system.jump, batch, system.way)
             y[direction, part] = (signal @ system.within).baddbmm_(state, system.out)
     return y
@@ -178,10 +183,10 @@ def _gradients(x: Tensor, cotangents: Tensor, batch: int, *matrices: Tensor) -> 
     """Of the signal and each matrix."""
     du, *gradients = (z.new_empty(z.shape) for z in (x, *matrices))
     for part in _groups(x):
-        signal = x[part].to(matrices[0].dtype)
+        signal = x[part].to(_products(x, matrices[0]))
         through_signal = torch.zeros_like(signal)
         for direction in range(len(cotangents)):
-            system = System.of(direction, *(matrix[part] for matrix in matrices))
+            system = System.of(direction, signal.dtype, *(matrix[part] for matrix in matrices))
             cotangent = cotangents[direction, part].to(signal.dtype)
             state = walk(signal @ system.into, system.jump, batch, system.way)
             back = torch.conj_physical(system.jump)

@@ -26,6 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from diffussm.ops.powers import Pair, powers, times
+
 Modes = Float[Tensor, "dim state"]
 Coefficients = Float[Tensor, "dim *sets state"]
 Kernel = Float[Tensor, "dim length"]
@@ -60,35 +62,10 @@ def vandermonde_reference(
     return 2 * torch.einsum("d...n,dnl->d...l", c, powers).real
 
 
-Pair = tuple[Tensor, Tensor]
-
-
-def _width(sets: int, length: int) -> int:
-    """w: about as many powers in the one factor as coefficients times powers in the other."""
-    return 2 ** round(math.log2(length * sets) / 2)
-
-
-def _powers(decay: Tensor, angle: Tensor, exponents: Tensor) -> Pair:
-    size, turn = torch.exp(decay * exponents), angle * exponents
-    return size * torch.cos(turn), size * torch.sin(turn)
-
-
-def _fine(decay: Tensor, angle: Tensor, width: int) -> Tensor:
-    """z^i, real parts above imaginary ones: (dim, 2 state, width)."""
-    steps = torch.arange(width, dtype=decay.dtype, device=decay.device)
-    return torch.cat(_powers(decay[..., None], angle[..., None], steps), dim=1)
-
-
-def _strides(decay: Tensor, width: int, length: int) -> Tensor:
-    """w j for all rows j, (rows, 1)."""
-    rows = math.ceil(length / width)
-    return width * torch.arange(rows, dtype=decay.dtype, device=decay.device)[:, None]
-
-
-def _times(x: Pair, y: Pair) -> Pair:
-    """The product of complex numbers."""
-    (a, b), (c, d) = x, y
-    return torch.addcmul(a * c, b, d, value=-1), torch.addcmul(a * d, b, c)
+def _split(sets: int, length: int) -> tuple[int, int]:
+    """w, about as many powers in the one factor as coefficients times powers in the other; rows."""
+    width = 2 ** round(math.log2(length * sets) / 2)
+    return width, math.ceil(length / width)
 
 
 def _halves(x: Tensor) -> Pair:
@@ -99,13 +76,13 @@ def _halves(x: Tensor) -> Pair:
 @torch.library.custom_op("diffussm::vandermonde", mutates_args=())
 def _vandermonde(decay: Tensor, angle: Tensor, c_re: Tensor, c_im: Tensor, length: int) -> Tensor:
     """(dim, sets, length), from coefficients of (dim, sets, state)."""
-    width = _width(c_re.shape[1], length)
-    strides = _strides(decay, width, length)
-    powers = _powers(decay[:, None, None], angle[:, None, None], strides)
-    re, im = _times((2 * c_re[:, :, None], 2 * c_im[:, :, None]), powers)
+    width, rows = _split(c_re.shape[1], length)
+    strides = powers(decay[:, None], angle[:, None], rows, width)
+    re, im = times((2 * c_re[:, :, None], 2 * c_im[:, :, None]), strides)
     coarse = torch.cat([re, im.neg_()], dim=-1)
+    fine = torch.cat(powers(decay, angle, width), dim=-1)
     # dim, sets rows, 2 state  @  dim, 2 state, width
-    kernels = coarse.flatten(1, 2) @ _fine(decay, angle, width)
+    kernels = coarse.flatten(1, 2) @ fine.mT
     return kernels.view(*c_re.shape[:2], -1)[..., :length].contiguous()
 
 
@@ -119,19 +96,20 @@ def _vandermonde_backward(
     decay: Tensor, angle: Tensor, c_re: Tensor, c_im: Tensor, g: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dim, sets, length = g.shape
-    width = _width(sets, length)
-    strides = _strides(decay, width, length)
+    width, rows = _split(sets, length)
     g = F.pad(g, (0, -length % width)).view(dim, -1, width)
     steps = torch.arange(width, dtype=g.dtype, device=g.device)
+    fine = torch.cat(powers(decay, angle, width), dim=-1)
     # the sums over i of g z^i and of i g z^i
-    both = torch.cat([g, g * steps], dim=1) @ _fine(decay, angle, width).mT
-    plain, weighted = both.view(dim, 2, sets, len(strides), -1).unbind(1)
-    weighted = torch.addcmul(weighted, plain, strides)
+    both = torch.cat([g, g * steps], dim=1) @ fine
+    plain, weighted = both.view(dim, 2, sets, rows, -1).unbind(1)
+    before = width * torch.arange(rows, dtype=g.dtype, device=g.device)
+    weighted = torch.addcmul(weighted, plain, before[:, None])
 
-    re, im = _powers(decay[:, None, None], angle[:, None, None], strides)
-    dc_re, dc_im = (2 * part.sum(2) for part in _times(_halves(plain), (re, im)))
-    moved_re, moved_im = (part.sum(2) for part in _times(_halves(weighted), (re, im)))
-    ddecay, dangle = (2 * part.sum(1) for part in _times((c_re, c_im), (moved_re, moved_im)))
+    strides = powers(decay[:, None], angle[:, None], rows, width)
+    dc_re, dc_im = (2 * part.sum(2) for part in times(_halves(plain), strides))
+    moved_re, moved_im = (part.sum(2) for part in times(_halves(weighted), strides))
+    ddecay, dangle = (2 * part.sum(1) for part in times((c_re, c_im), (moved_re, moved_im)))
     return ddecay, dangle.neg_(), dc_re, dc_im.neg_()
 
 
@@ -155,12 +133,12 @@ _vandermonde.register_autograd(_backward, setup_context=_setup_context)
 @register_flop_formula(torch.ops.diffussm.vandermonde)
 def _(decay_shape, angle_shape, re_shape, im_shape, length, **_) -> int:
     dim, sets, state = re_shape
-    width = _width(sets, length)
-    return 2 * dim * sets * math.ceil(length / width) * 2 * state * width
+    width, rows = _split(sets, length)
+    return 2 * dim * sets * rows * 2 * state * width
 
 
 @register_flop_formula(torch.ops.diffussm.vandermonde_backward)
 def _(decay_shape, angle_shape, re_shape, im_shape, g_shape, **_) -> int:
     dim, sets, state = re_shape
-    width = _width(sets, g_shape[2])
-    return 2 * 2 * dim * sets * math.ceil(g_shape[2] / width) * 2 * state * width
+    width, rows = _split(sets, g_shape[2])
+    return 2 * 2 * dim * sets * rows * 2 * state * width
