@@ -55,7 +55,8 @@ def chunked_conv(
     w_re, w_im      the modes' weights
     rows            as in `long_conv`
     The result has the type of `u`. States walk in float32 (float64 for float64 input), and so are
-    the products, but for a signal in bfloat16: then their factors are too. Raises ValueError for a length of 0 or more than two directions.
+    the products, but for a signal in bfloat16: then their factors are too. Raises ValueError for a
+    length of 0 or more than two directions.
     """
     return convolve(u, chunk_matrices(decay, angle, w_re, w_im), rows)
 
