@@ -79,7 +79,7 @@ def remove_file(path):
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [(add_file, 4), (add_folder, 4), (remove_file, 2)],
-    ids=lambda case: str(case),
+    ids=["add file", "add folder", "remove file"],
 )
 def test_a_changed_folder_is_looked_through_again(tmp_path, scans, change, wanted):
     path = in_folder(FILES, tmp_path / "it")

@@ -235,7 +235,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "sentence"), MISTAKES, ids=str)
+@pytest.mark.parametrize(("mistake", "sentence"), MISTAKES, ids=[said for _, said in MISTAKES])
 def test_a_mistake_gets_a_sentence(mistake, sentence):
     with pytest.raises(ValueError, match=sentence):
         pipeline_of(tiny_generator())(**mistake)

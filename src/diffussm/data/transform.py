@@ -34,6 +34,8 @@ def read_pixels(data: bytes, size: int, channels: int) -> UInt8[np.ndarray, "siz
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             picture = centre_crop(decode(data, channels), size)
+    except PIL.UnidentifiedImageError:  # says where the bytes lie in memory, else nothing
+        raise Unreadable("in no format of images that is known") from None
     except Exception as error:  # decoders raise of every kind when a file is damaged
         raise Unreadable(f"{type(error).__name__}: {error}") from None
     return np.asarray(picture).reshape(size, size, channels)
