@@ -5,9 +5,10 @@
 
 One forward pass, batch 1, kernels made before; every model at a size in turn. A pass expected to
 take more than --limit seconds, by the time of the size before and the multiply-adds, is left out.
-With --out there is a picture beside the table.
+With --out there is a .json beside the table, from which `diffussm figures cost --measured` draws.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,25 +68,9 @@ def as_table(times: Times, sizes: list[int]) -> str:
     return columns(["seconds an image", *map(str, sizes)], rows)
 
 
-def draw(times: Times, path: Path, said: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    for name, found in times.items():
-        style = "o-" if name.startswith("DiffuSSM") else "s--"
-        axes.plot(list(found), list(found.values()), style, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="pixels along a side", ylabel="seconds a pass")
-    sizes = sorted({size for found in times.values() for size in found})
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    axes.set_title(said, fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def write_times(times: Times, path: Path, said: str) -> None:
+    """For `diffussm figures cost --measured`."""
+    path.write_text(json.dumps({"conditions": said, "seconds": times}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -104,7 +89,7 @@ def main() -> None:
     said = device_conditions(given.device, dtype, given.repeats)
     put(f"{said}\n{as_table(times, sizes)}", given.out)
     if given.out:
-        draw(times, given.out.with_suffix(".png"), said.split(";")[0])
+        write_times(times, given.out.with_suffix(".json"), said.strip())
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@
     kernels    making the kernel from the parameters: once a batch in training, once to sample
 
 A function answers for all directions together, since two convolutions share the signal's FFT.
+S4D is counted by FFTs, as the paper counts, unless `diffussm.ops.forms.use_form` asks for chunks.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from diffussm.ops.chunk_system import CHUNK
+from diffussm.ops.chunked_conv import chunked_conv_flops
+from diffussm.ops.forms import asked_form
 from diffussm.ops.long_conv import long_conv_flops
 from diffussm.ops.selective_scan import selective_scan_flops
 
@@ -24,8 +28,16 @@ class LayerCost(NamedTuple):
 
 
 def s4d_cost(dim: int, length: int, directions: int, options: dict[str, Any]) -> LayerCost:
-    """A product of state x length a channel makes the kernel."""
-    kernels = directions * dim * options["d_state"] * length
+    """A product of state x length a channel makes the kernel.
+
+    In chunks: the products of `diffussm.ops.chunked_conv`, whose matrices take a complex product
+    for each mode and place of a chunk; the walk between chunks is not counted.
+    """
+    state = options["d_state"]
+    if asked_form("diagonal_conv") in ("chunked", "triton"):
+        mixing = chunked_conv_flops(1, length, dim, directions, state // 2) // 2
+        return LayerCost(0, mixing, directions * dim * 2 * state * (CHUNK + 1))
+    kernels = directions * dim * state * length
     return LayerCost(0, _convolution(dim, length, directions), kernels)
 
 

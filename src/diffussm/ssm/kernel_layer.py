@@ -105,7 +105,8 @@ def _matrices(layers: Sequence[KernelLayer]) -> Matrices:
 
 
 def _at_lag_0(kernel: Tensor, skip: Tensor) -> Tensor:
-    return torch.cat([kernel[..., :1] + skip[..., None], kernel[..., 1:]], dim=-1)
+    lag = torch.zeros(1, dtype=torch.long, device=kernel.device)
+    return kernel.index_add(-1, lag, skip[..., None])
 
 
 def reusing_kernels(network: nn.Module) -> Callable[..., Tensor]:

@@ -1,9 +1,9 @@
 """What HiPPO promises: a state of a few numbers from which the past can be drawn again.
 
     remember    f(0), f(1), ... one value after another  ->  the state h after each of them
-    recall      h  ->  sum_n h_n sqrt(2n+1) P_n(2x - 1), the past at x from 0, its oldest end, to 1
+    recall      h  ->  sum_n h_n g_n(x), the past at x from 0, its oldest end, to 1
 
-The signal is constant over each sample, and for such a signal every step is exact: both systems
+The signal is constant over each sample, and for such a signal every step is exact: all systems
 remember the constant 1 as e_0 = (1, 0, 0, ...), since A e_0 + B = 0, so that during a sample f the
 state moves towards f e_0 by the system without input:
 
@@ -11,23 +11,28 @@ state moves towards f e_0 by the system without input:
 
     legs    h' = (A h + B f) / t       E = exp(A log((t + 1) / t))   the whole past, t samples long
     legt    h' = (A h + B f) 2 / w     E = exp(2 A / w)              a window of the last w samples
+    fourier    the same, with another A and B
 
-LegS holds the exact projection of the whole past. LegT must guess the value that leaves its window
-from its own state, so its window is an approximation, the better the larger the state.
+The basis g_n is sqrt(2n+1) P_n(2x - 1), for fourier waves of whole periods. LegS holds the exact
+projection of the whole past. The others must guess the value that leaves their window from their
+own state, so their window is an approximation, the better the larger the state; and a sum of waves
+cannot but end where it began.
 
 Gu et al., "HiPPO: Recurrent Memory with Optimal Polynomial Projections", 2020: theorem 1 (LegT),
-theorem 2 and equation 3 (LegS), proposition 3 (no timescale in LegS).
+theorem 2 and equation 3 (LegS), proposition 3 (no timescale in LegS); Gu et al., "How to Train Your
+HiPPO", 2022, theorem 6 (Fourier).
 """
 
 from collections.abc import Callable, Iterator
 from itertools import count, repeat
+from math import pi, sqrt
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffussm.config import choose
-from diffussm.ssm.hippo import legs, legt
+from diffussm.ssm.hippo import System, fourier, legs, legt
 
 TOGETHER = 16
 """Exponentials taken at once: torch's of one matrix alone errs by 1e-10 (pytorch issue 196592)."""
@@ -41,7 +46,7 @@ def remember(
 ) -> Float[Tensor, " length *channels state"]:
     """The state after each sample of `signal`, in float64, starting from nothing (zeros).
 
-    `memory` is one of MEMORIES; `window`, in samples, is for legt alone. Raises ValueError for an
+    `memory` is one of MEMORIES; `window`, in samples, is for all but legs. Raises ValueError for an
     empty signal, a value that is not finite, and a memory, state or window that does not exist.
     """
     if len(signal) == 0:
@@ -62,17 +67,21 @@ def remember(
 
 
 def recall(
-    coefficients: Float[Tensor, "*remembered state"], points: Float[Tensor, " points"]
+    coefficients: Float[Tensor, "*remembered state"],
+    points: Float[Tensor, " points"],
+    memory: str = "legs",
 ) -> Float[Tensor, "*remembered points"]:
-    """The remembered past at `points`, from 0 (the oldest moment) to 1 (now).
+    """What `memory` remembers of the past at `points`, from 0 (the oldest moment) to 1 (now).
 
     Sample j of a past of k samples is the stretch from j / k to (j + 1) / k, its middle being
-    (j + 1/2) / k; for legt k is the window. Raises ValueError for a point outside the past.
+    (j + 1/2) / k; k is the window where there is one. Raises ValueError for a point outside the
+    past, and an unknown memory.
     """
     if not ((points >= 0) & (points <= 1)).all():
         outside = points[~((points >= 0) & (points <= 1))][0].item()
         raise ValueError(f"points lie between 0 (oldest) and 1 (now), not at {outside}")
-    return coefficients @ legendre(coefficients.shape[-1], points.to(coefficients)).T
+    basis = choose("memory", memory, BASES)
+    return coefficients @ basis(coefficients.shape[-1], points.to(coefficients)).T
 
 
 def legendre(state: int, points: Float[Tensor, " points"]) -> Float[Tensor, "points state"]:
@@ -84,6 +93,14 @@ def legendre(state: int, points: Float[Tensor, " points"]) -> Float[Tensor, "poi
         polynomials.append(((2 * n + 1) * x * latest - n * last) / (n + 1))
     norms = torch.sqrt(2 * torch.arange(state, dtype=x.dtype, device=x.device) + 1)
     return torch.stack(polynomials[:state], dim=-1) * norms
+
+
+def waves(state: int, points: Float[Tensor, " points"]) -> Float[Tensor, "points state"]:
+    """1, 0, then sqrt(2) cos and sin of 2 pi j (1 - x) for j < state / 2: orthonormal on [0, 1]."""
+    angles = 2 * pi * torch.outer(1 - points, torch.arange(state // 2).to(points))
+    pairs = sqrt(2) * torch.stack([torch.cos(angles), torch.sin(angles)], dim=-1)
+    pairs[:, 0] = torch.tensor([1.0, 0.0]).to(points)
+    return pairs.flatten(1)
 
 
 def whole_past(state: int, window: int | None) -> Iterator[Tensor]:
@@ -98,14 +115,34 @@ def whole_past(state: int, window: int | None) -> Iterator[Tensor]:
 
 
 def sliding_window(state: int, window: int | None) -> Iterator[Tensor]:
-    """E of each step of LegT, always the same; its A and B are those of a window of length 2."""
+    """E of each step of LegT."""
+    return _same_step("legt", legt, state, window)
+
+
+def sliding_waves(state: int, window: int | None) -> Iterator[Tensor]:
+    """E of each step of Fourier."""
+    return _same_step("fourier", fourier, state, window)
+
+
+def _same_step(
+    name: str, system: Callable[[int], System], state: int, window: int | None
+) -> Iterator[Tensor]:
+    """E, always the same, of a system whose A and B are those of a window of length 2."""
     if window is None or window < 1:
-        raise ValueError(f"legt needs a window of at least 1 sample, not {window}")
-    a, _ = legt(state)
+        raise ValueError(f"{name} needs a window of at least 1 sample, not {window}")
+    a, _ = system(state)
     return repeat(torch.matrix_exp(a * 2 / window))
 
 
 MEMORIES: dict[str, Callable[[int, int | None], Iterator[Tensor]]] = {
     "legs": whole_past,
     "legt": sliding_window,
+    "fourier": sliding_waves,
 }
+
+BASES: dict[str, Callable[[int, Tensor], Tensor]] = {
+    "legs": legendre,
+    "legt": legendre,
+    "fourier": waves,
+}
+"""What the numbers of each memory's state are coefficients of."""

@@ -1,0 +1,72 @@
+"""Loss over the images seen, and Frechet distances where they were measured.
+
+Yan, Gu and Rush, "Diffusion Models Without Attention", 2024, figure 6.
+"""
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from diffussm.analysis.figures.style import decimal_log, line_look, look, new_figure, plain
+from diffussm.analysis.records import Curve, Record
+
+DISTANCES = ("FD", "FID", "sFID", "sFD", "Frechet")
+"""How the names of metrics begin that are drawn."""
+
+WINDOW = 1 / 50
+
+
+def training_figure(runs: Mapping[str, Record]) -> Figure:
+    """A panel for the loss and one for each distance; a line for each run and protocol of it.
+
+    The loss in training is `smoothed`, its single values faint behind it; that of held-out images
+    is a marker each.
+    """
+    metrics = distances(runs)
+    figure = new_figure(6.2 + 4.2 * len(metrics), 4.2)
+    loss, *others = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+    for number, (name, record) in enumerate(runs.items()):
+        color = look(number)["color"]
+        loss.plot(list(record.loss), list(record.loss.values()), color=color, alpha=0.2, lw=0.6)
+        smooth = smoothed(record.loss)
+        loss.plot(list(smooth), list(smooth.values()), label=name, **line_look(number))
+        if record.validation:
+            held_out = list(record.validation), list(record.validation.values())
+            style = look(number) | {"linestyle": "", "markerfacecolor": "white"}
+            loss.plot(*held_out, label=f"{name}, held out", **style)
+    loss.set_ylabel("squared error of the prediction")
+    for axes, metric in zip(others, metrics, strict=True):
+        for number, (name, record) in enumerate(runs.items()):
+            for protocol, curve in record.evaluations.get(metric, {}).items():
+                label = f"{name}, protocol {protocol[:6]}" if protocol else name
+                style = look(number) | ({"markerfacecolor": "white"} if protocol else {})
+                images = sorted(curve)
+                axes.plot(images, [curve[at] for at in images], label=label, **style)
+        axes.set_ylabel(metric)
+    for axes in (loss, *others):
+        plain(axes)
+        axes.set(yscale="log", xlabel="images seen", xlim=(0, None))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        decimal_log(axes.yaxis)
+        axes.legend(frameon=False, fontsize=9, handlelength=3)
+    return figure
+
+
+def smoothed(curve: Curve) -> Curve:
+    """The mean over the WINDOW before each point, a share of all images."""
+    points = sorted(curve.items())
+    window, first, total, means = WINDOW * points[-1][0], 0, 0.0, {}
+    for last, (images, value) in enumerate(points):
+        total += value
+        while points[first][0] <= images - window:
+            total -= points[first][1]
+            first += 1
+        means[images] = total / (last + 1 - first)
+    return means
+
+
+def distances(runs: Mapping[str, Record]) -> list[str]:
+    """The distances that any run has, in the order in which they were first found."""
+    names = dict.fromkeys(name for record in runs.values() for name in record.evaluations)
+    return [name for name in names if name.startswith(DISTANCES)]
