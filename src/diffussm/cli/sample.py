@@ -1,7 +1,6 @@
 """`diffussm sample`: from a checkpoint and seeds to pictures."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from diffussm.cli.arguments import numbers, pair
 from diffussm.cli.devices import choose_device
 from diffussm.cli.display import progress_bar, say
+from diffussm.cli.drawing import chosen_guidance, chosen_sampling
 
 MAX_COLUMNS = 16
 
@@ -60,16 +60,8 @@ def sample(
 
     model = load(checkpoint, choose_device(device), autoencoder)
     resample(model.model, rate)
-    wanted = model.config.sampling
-    if sampler is not None and sampler != wanted.sampler:
-        wanted = replace(wanted, sampler=sampler, steps=None, eta=0.0)
-    wanted = _changed(wanted, steps=steps, eta=eta)
-    guided = _changed(
-        model.config.guidance,
-        scale=guidance,
-        interval=None if interval is None else pair("--interval", interval, ",", float),
-        channels=guidance_channels,
-    )
+    wanted = chosen_sampling(model.config.sampling, sampler, steps, eta)
+    guided = chosen_guidance(model.config.guidance, guidance, interval, guidance_channels)
     chosen = None if classes is None else numbers("--classes", classes)
     labels = model.labels(len(drawn_seeds), chosen)
     shape = None if size is None else pair("--size", size, "x", int)
@@ -114,7 +106,3 @@ def _columns(count: int, classes: int) -> int | None:
     if not 0 < classes <= MAX_COLUMNS:
         return None
     return classes * max(1, round(math.sqrt(count) / classes))
-
-
-def _changed(config, **changes):
-    return replace(config, **{name: value for name, value in changes.items() if value is not None})

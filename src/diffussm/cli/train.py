@@ -1,8 +1,6 @@
 """`diffussm train`: from a recipe to a run folder."""
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +9,11 @@ import typer
 from diffussm.cli.devices import own_device
 from diffussm.cli.display import console, progress_bar, say
 from diffussm.cli.plan import dry_run as planned
+from diffussm.cli.scoring import scorer
+from diffussm.cli.stopping import on_stop
 
 if TYPE_CHECKING:
-    from diffussm.training import Run, Trainer
+    from diffussm.training import Run
 
 
 def train(
@@ -57,13 +57,15 @@ def train(
         wanted = world.agree(
             lambda: training.recipe(training.read_tables(training.find_recipe(recipe), settings))
         )
+        chosen = world.agree(lambda: own_device(device, world))
         run = training.Run(
             wanted,
             out,
-            world.agree(lambda: own_device(device, world)),
+            chosen,
             world=world,
             accept_changes=accept_changes,
             watch=watch,
+            evaluate=world.agree(lambda: scorer(wanted, chosen, world)),
         )
         try:
             _follow(run)
@@ -78,7 +80,7 @@ def _follow(run: "Run") -> None:
     total, leads = run.recipe.training.images, run.world.leads
     if leads:
         _introduce(run)
-    with _stopped_by_signals(run.trainer):
+    with on_stop(lambda: setattr(run.trainer, "stop_asked", True)):
         if leads:
             with progress_bar("training", total, run.resumed_at) as show:
                 _show_steps(run, show)
@@ -118,6 +120,7 @@ def _show_steps(run: "Run", show: Callable[[int, str], None]) -> None:
 
     health, told = Health(), FINE
     speed = loss = None
+    scored = ""
     for step in run.steps():
         health.add(step)
         verdict = health.verdict
@@ -131,25 +134,7 @@ def _show_steps(run: "Run", show: Callable[[int, str], None]) -> None:
             # averages over about fifty steps, so that a person can read them
             speed = step.speed if speed is None else speed + 0.02 * (step.speed - speed)
             loss = step.simple if loss is None else loss + 0.02 * (step.simple - loss)
-            show(step.images, f"loss {loss:.4f}  {speed:,.0f} images/s  {kind}")
-
-
-@contextmanager
-def _stopped_by_signals(trainer: "Trainer") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask for a stop, and the second one kill."""
-    previous = {}
-
-    def note(number, frame):
-        trainer.stop_asked = True
-        restore()
-
-    def restore():
-        for name, handler in previous.items():
-            signal.signal(name, handler)
-
-    for name in (signal.SIGINT, signal.SIGTERM):
-        previous[name] = signal.signal(name, note)
-    try:
-        yield
-    finally:
-        restore()
+            if step.evaluation:
+                name, value = next(iter(step.evaluation.items()))
+                scored = f"  {name} {value:.4g}"
+            show(step.images, f"loss {loss:.4f}  {speed:,.0f} images/s  {kind}{scored}")

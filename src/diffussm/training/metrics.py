@@ -1,8 +1,8 @@
 """What a run writes about itself: lines of JSON, and what watches it by name.
 
 A line is due every `training.log_every` images and holds the mean of the steps since the last one;
-a checkpoint, a validation or the end bring it forward. Steps after the last checkpoint are trained
-again when a run resumes, so their lines are dropped.
+a checkpoint, a validation, an evaluation or the end bring it forward. Steps after the last
+checkpoint are trained again when a run resumes, so their lines are dropped.
 """
 
 import json

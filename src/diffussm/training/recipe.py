@@ -14,7 +14,7 @@ from diffussm.config import choose, from_dict, to_dict, unknown
 from diffussm.data import DataConfig, Dataset, ImageDataset, load_data
 from diffussm.diffusion import DiffusionConfig, Guidance, Sampling
 from diffussm.models import model_config
-from diffussm.training.settings import TrainingConfig
+from diffussm.training.settings import EvaluationConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class Recipe:
     sampling: Sampling
     """How previews are drawn; stored with the model as its usual way, and so is `guidance`."""
     guidance: Guidance
+    evaluation: EvaluationConfig
+    """How the averaged weights are scored on the way, where training.evaluate_every asks for it."""
 
     def __post_init__(self):
         if self.guidance.scale != 1:
@@ -57,7 +59,7 @@ class Recipe:
         return tables
 
 
-TABLES = ("data", "model", "diffusion", "training", "sampling", "guidance")
+TABLES = ("data", "model", "diffusion", "training", "sampling", "guidance", "evaluation")
 
 MEANS = {"data.workers", "training.log_every"}
 MEANS |= {f"training.{key}" for key in ("accumulate", "parallel", "checkpoint_blocks", "compile")}
@@ -90,7 +92,12 @@ def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str,
     Raises ValueError for text that is not TOML, a base that is not there or leads back to the
     recipe, or a setting that names no key of a table.
     """
-    tables = _with_base(path)
+    return with_settings(_with_base(path), settings)
+
+
+def with_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The tables with settings like "training.batch_size=64" over them; errors as `read_tables`."""
+    tables = dict(tables)
     for setting in settings:
         key, equals, text = setting.partition("=")
         table, _, name = key.strip().partition(".")
@@ -98,7 +105,7 @@ def read_tables(path: Path, settings: Iterable[str] = ()) -> dict[str, dict[str,
             raise ValueError(f"a setting looks like training.batch_size=64, not {setting!r}")
         if table not in TABLES:
             raise ValueError(unknown("table", table, TABLES))
-        _table(table, tables.setdefault(table, {}))[name] = _value(text)
+        tables[table] = _table(table, tables.get(table, {})) | {name: _value(text)}
     return tables
 
 
@@ -132,6 +139,7 @@ def recipe(tables: Mapping[str, Any], data: Dataset | None = None) -> Recipe:
         training=from_dict(TrainingConfig, tables["training"], "training."),
         sampling=from_dict(Sampling, tables.get("sampling", {}), "sampling."),
         guidance=from_dict(Guidance, tables.get("guidance", {}), "guidance."),
+        evaluation=from_dict(EvaluationConfig, tables.get("evaluation", {}), "evaluation."),
     )
 
 
@@ -207,11 +215,11 @@ def _with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{path} begins with the recipe {name!r}, but there is no {base}")
     if base in above:
         raise ValueError(f"{path} begins with the recipe {name!r}, which begins with it in turn")
-    return _over(_with_base(base, above), tables)
+    return laid_over(_with_base(base, above), tables)
 
 
-def _over(base: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a base with those of another recipe over them."""
+def laid_over(base: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a base with those of another recipe over them, as `read_tables` lays them."""
     merged = dict(base)
     for name, table in tables.items():
         own = _table(name, table)

@@ -12,17 +12,18 @@ the others write their part of the state into it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffussm.autoencoder import load_autoencoder
 from diffussm.checkpoint import MODEL_FILE, Header, make_folder, save_weights
 from diffussm.data import Dataset, hold_out, load_data
+from diffussm.generation import Generator
 from diffussm.models import build
 from diffussm.training.distributed import ALONE, World
 from diffussm.training.folder import check_folder, check_images, fill_folder, hold
@@ -38,9 +39,14 @@ from diffussm.training.state import forget, prune, snapshot, write_state
 from diffussm.training.step import Step
 from diffussm.training.validation import validate
 
+Evaluate = Callable[[Generator], dict[str, float]]
+"""Scores what a model draws, by metric; all ranks call it together."""
+
 
 class Run:
     """One run folder, opened to begin or to go on, by each rank of a `world`.
+
+    evaluate    what training.evaluate_every asks for
 
     Raises ValueError where the folder holds something else, another recipe (unless
     `accept_changes`), a run on other images or only damaged states, or is trained in by another
@@ -56,7 +62,14 @@ class Run:
         world: World = ALONE,
         accept_changes: bool = False,
         watch: Sequence[str] = (),
+        evaluate: Evaluate | None = None,
     ):
+        if recipe.training.evaluate_every and evaluate is None:
+            raise ValueError(
+                "training.evaluate_every is set, but this run was given nothing that evaluates; "
+                "pass `evaluate`, or set it to 0"
+            )
+        self._evaluate = evaluate
         self.recipe, self.folder, self.world = recipe, folder, world
         self._saver = Saver()
         with ExitStack() as opened:
@@ -78,10 +91,14 @@ class Run:
             passed = (before, step.images)
             if self._held_out and self._due(settings.validate_every, *passed):
                 step = replace(step, validation=validate(self.trainer, self._held_out))
+            if self._evaluate and self._due(settings.evaluate_every, *passed):
+                generator = Generator(self._average(everywhere=True), self._header())
+                step = replace(step, evaluation=self._evaluate(generator))
             saves = self._due(settings.save_every, *passed)
             if self._metrics:
-                line = saves or step.validation is not None
-                self._metrics.add(step, line or self._due(settings.log_every, *passed))
+                measured = step.validation is not None or step.evaluation is not None
+                due = saves or measured or self._due(settings.log_every, *passed)
+                self._metrics.add(step, due)
             if saves:
                 self.save()
             if self._due(settings.preview_every, *passed):
@@ -145,7 +162,8 @@ class Run:
             check_folder(folder, recipe, accept_changes)
         data, held_out = hold_out(load_data(recipe.data), recipe.data.hold_out)
         check_images(folder, recipe, data)
-        if self.world.leads and recipe.training.preview_every:
+        draws = recipe.training.preview_every or recipe.training.evaluate_every
+        if self.world.leads and draws:
             load_autoencoder(data.autoencoder, recipe.model.in_channels)  # it is there
         return data, held_out if recipe.training.validate_every else None
 
@@ -179,22 +197,27 @@ class Run:
             autoencoder=self.data.autoencoder,
         )
 
-    def _gathered_average(self) -> dict[str, Tensor]:
-        """The averaged weights from all ranks on rank 0; none where it has them anyway."""
+    def _gathered_average(self, everywhere: bool = False) -> dict[str, Tensor]:
+        """The averaged weights, on rank 0 or on every rank; none where it has them anyway."""
         network, gathered = self.trainer.ema.model, {}
         if is_sliced(next(network.parameters())):
             for name, value in network.state_dict().items():
                 value = whole(value)
-                if self.world.leads:
+                if self.world.leads or everywhere:
                     gathered[name] = value.cpu()
         return gathered
 
-    def _preview(self) -> None:
-        average, network = self._gathered_average(), self.trainer.ema.model
+    def _average(self, everywhere: bool = False) -> nn.Module:
+        """The averaged network, whole on rank 0 or on every rank; all of them must ask."""
+        average, network = self._gathered_average(everywhere), self.trainer.ema.model
         if average:
             with torch.random.fork_rng(devices=[]):
                 network = build(self.recipe.model).eval().requires_grad_(False)
             network.load_state_dict(average)
             network.to(self.trainer.device)
+        return network
+
+    def _preview(self) -> None:
+        network = self._average()
         if self.world.leads:
             draw_preview(self.folder, network, self._header())

@@ -1,4 +1,4 @@
-"""The [training] table of a recipe: how long and how a model is trained, and by how many."""
+"""The tables [training] and [evaluation] of a recipe: how a model is trained, and how scored."""
 
 from dataclasses import dataclass
 
@@ -52,6 +52,8 @@ class TrainingConfig:
     """Images between two grids of samples; 0 for none."""
     validate_every: int = 100_000
     """Images between two losses on the images that data.hold_out keeps; 0 for none."""
+    evaluate_every: int = 0
+    """Images between two evaluations of the averaged weights, see [evaluation]; 0 for none."""
     log_every: int = 1
     """Images between two lines of metrics.jsonl, each an average; 1 gives a line a step."""
 
@@ -62,7 +64,9 @@ class TrainingConfig:
         choose("training.parallel", self.parallel, PARALLELS)
         for name in ("images", "batch_size", "accumulate", "save_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("warmup_images", "weight_decay", "seed", "preview_every", "validate_every"):
+        for name in ("warmup_images", "weight_decay", "seed"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("preview_every", "validate_every", "evaluate_every"):
             _at_least(name, getattr(self, name), 0)
         for name in ("lr", "gradient_clip"):
             if not getattr(self, name) > 0:
@@ -71,6 +75,28 @@ class TrainingConfig:
             raise ValueError(f"training.ema_decay must lie in [0, 1), not {self.ema_decay}")
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"training.label_dropout must lie in [0, 1], not {self.label_dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured every training.evaluate_every images; [sampling] says how it draws."""
+
+    samples: int = 1000
+    """Images drawn each time, from the seeds 0, 1, ..."""
+    features: str = "auto"
+    """What sees them, as in `diffussm evaluate --features`: digits, inception, an .onnx file; auto
+    takes digits for digits and inception otherwise."""
+    metrics: tuple[str, ...] = ("fd",)
+    """Which of fd, sfd, is, pr, kid."""
+    reference: str = ""
+    """What samples are compared with: a folder or archive of images, an .npz file as ADM's; the
+    images of training, unless given."""
+
+    def __post_init__(self):
+        if self.samples < 2:
+            raise ValueError(f"evaluation.samples must be at least 2, not {self.samples}")
+        if not self.metrics:
+            raise ValueError('evaluation.metrics names none; give some, for instance ["fd"]')
 
 
 def crosses(interval: int, before: int, after: int) -> bool:

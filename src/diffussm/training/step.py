@@ -48,6 +48,8 @@ class Step:
     """The loss or its gradient was not finite, so no weight was changed."""
     validation: float | None = None
     """`simple` of the averaged weights on the images held out, where it was measured."""
+    evaluation: dict[str, float] | None = None
+    """What samples of the averaged weights are worth, by metric, where it was measured."""
 
 
 def tally(losses: Loss, t: TimeStep, steps: int, share: float) -> Tensor:

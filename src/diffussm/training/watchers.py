@@ -89,11 +89,13 @@ def open_watcher(name: str, folder: Path, images: int, recipe: dict[str, Any]) -
 
 
 def scalars(values: Values) -> Iterator[tuple[str, float]]:
-    """The numbers of a line by name, a quarter's each on its own."""
+    """The numbers of a line by name, a quarter's and an evaluation's each on its own."""
     for name, value in values.items():
         if name == "quarters":
             for quarter, loss in enumerate(value, start=1):
                 if loss is not None:
                     yield f"quarter_{quarter}", loss
+        elif name == "evaluation":
+            yield from value.items()
         elif name != "images":
             yield name, float(value)
