@@ -11,7 +11,7 @@ from tiny import awake
 
 from diffussm.checkpoint import save_model
 from diffussm.models import DiffuSSM, DiffuSSMConfig
-from diffussm.models.diffussm import MATRICES
+from diffussm.models.diffussm import CONDITIONINGS, MATRICES
 from diffussm.nn.scan_order import SCANS
 from diffussm.ssm.choices import SSMS
 from diffussm.ssm.s4d import S4D
@@ -26,6 +26,7 @@ OPTIONS = [
     *({"ssm": ssm} for ssm in SSMS),
     *({"scan": scan} for scan in SCANS),
     *({"matrices": matrices} for matrices in MATRICES),
+    *({"conditioning": conditioning} for conditioning in CONDITIONINGS),
     {"ssm": "s4", "ssm_init": "legt"},
     {"ssm": "lssl", "discretization": "zoh"},
     {"ssm_init": "legs", "discretization": "bilinear", "dt_min": 0.01, "dt_max": 1.0},

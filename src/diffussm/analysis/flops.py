@@ -22,8 +22,9 @@ from diffussm.nn.embeddings import FREQUENCIES
 def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
     """Cost of a DiffuSSM on one latent of `height` x `width`; ValueError where it does not fit."""
     rows, columns = config.tokens(height, width)
-    dim, ratio, tokens = config.d_model, config.hourglass_ratio, rows * columns
+    dim, ratio, pictured = config.d_model, config.hourglass_ratio, rows * columns
     widths, directions = MATRICES[config.matrices], 2 if config.bidirectional else 1
+    tokens = pictured + (2 if config.by_tokens else 0)
     positions = tokens * ratio
     pixels = ratio * config.patch_size**2
 
@@ -31,8 +32,10 @@ def diffussm_cost(config: DiffuSSMConfig, height: int, width: int) -> Cost:
     expand = positions * widths.dense * dim * dim
     contract = positions * directions * dim * (2 * dim // ratio)
     fusion = tokens * widths.fused * dim * (dim + 2 * dim + dim)
-    block = dense + expand + contract + fusion + 3 * dim**2
-    ends = tokens * dim * pixels * (config.in_channels + config.out_channels) + 2 * dim**2
+    vectors = {"three": 3, "six": 3 + 3 * widths.fused, "tokens": 0}[config.conditioning] * dim**2
+    block = dense + expand + contract + fusion + vectors
+    final = 0 if config.by_tokens else 2 * dim**2
+    ends = pictured * dim * pixels * (config.in_channels + config.out_channels) + final
     condition = FREQUENCIES * dim + dim**2
     layer = SSM_COSTS[config.ssm](dim, positions, directions, config.ssm_options)
     return Cost(

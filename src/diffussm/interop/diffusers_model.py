@@ -37,8 +37,8 @@ class DiffuSSMTransformer2DModel(DiffuSSM, ModelMixin, ConfigMixin):
     Options, their defaults and the ValueErrors for wrong ones are those of `DiffuSSMConfig`.
     """
 
-    _repeated_blocks = ["DiffuSSMBlock"]  # noqa: RUF012 (diffusers reads a list)
-    _no_split_modules = ["DiffuSSMBlock"]  # noqa: RUF012
+    _repeated_blocks = ["DiffuSSMBlock", "SixVectorBlock", "TokenBlock"]  # noqa: RUF012 (a list)
+    _no_split_modules = _repeated_blocks
 
     @register_to_config
     def __init__(
@@ -54,6 +54,7 @@ class DiffuSSMTransformer2DModel(DiffuSSM, ModelMixin, ConfigMixin):
         matrices: str = "totals",
         bidirectional: bool = True,
         scan: str = "raster",
+        conditioning: str = "three",
         ssm: str = "s4d",
         d_state: int | None = None,
         ssm_init: str | None = None,
@@ -75,6 +76,7 @@ class DiffuSSMTransformer2DModel(DiffuSSM, ModelMixin, ConfigMixin):
                 matrices=matrices,
                 bidirectional=bidirectional,
                 scan=scan,
+                conditioning=conditioning,
                 ssm=ssm,
                 d_state=d_state,
                 ssm_init=ssm_init,

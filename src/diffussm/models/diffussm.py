@@ -9,12 +9,14 @@ One block (l a position, j = l div M its token, k = l mod M its place in it):
     x <- x + gate W^3 (act(W^2 I) * act(W^1 h))              tokens x D
 
 Yan, Gu and Rush, "Diffusion Models Without Attention", 2024, section 4.2. What the paper leaves
-open, and what we chose, is in docs/choices.md.
+open, and what we chose, is in docs/choices.md. Two other ways to tell the blocks the time step and
+the class stand beside the published three vectors, see CONDITIONINGS; they are not the paper's.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,6 +66,8 @@ class DiffuSSMConfig(DenoiserConfig):
     """Scan from both ends; otherwise from the first position only."""
     scan: str = "raster"
     """Order in which the blocks read the image, one of SCANS."""
+    conditioning: str = "three"
+    """How blocks are told the time step and the class, one of CONDITIONINGS."""
     ssm: str = "s4d"
     """State space layer, one of SSMS."""
     d_state: int | None = None
@@ -81,6 +85,12 @@ class DiffuSSMConfig(DenoiserConfig):
         super().__post_init__()
         choose("matrices", self.matrices, MATRICES)
         choose("scan", self.scan, SCANS)
+        choose("conditioning", self.conditioning, CONDITIONINGS)
+        if self.by_tokens and self.scan != "raster":
+            raise ValueError(
+                f"scan {self.scan!r} reads the sequence as a grid, which it is not with a token at "
+                "either end (conditioning 'tokens'); choose raster, or another conditioning"
+            )
         # what was left to the layer is written down, so that a file says everything
         options = self.ssm_options
         object.__setattr__(self, "d_state", options["d_state"])
@@ -92,6 +102,11 @@ class DiffuSSMConfig(DenoiserConfig):
                 f"d_model must be divisible by 4 for 2-D positions, not {self.d_model}"
             )
         self.tokens(*self.size)
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether a token at either end of the sequence tells the condition."""
+        return self.conditioning == "tokens"
 
     @property
     def ssm_options(self) -> dict[str, Any]:
@@ -127,8 +142,7 @@ class DiffuSSMBlock(nn.Module):
         super().__init__()
         dim, ratio = config.d_model, config.hourglass_ratio
         widths = MATRICES[config.matrices]
-        self.modulation = Modulation(dim, 3)
-        self.norm = ModulatedNorm(dim)
+        self.listen(dim)
         self.dense = nn.Linear(dim, widths.dense * dim)  # W^0
         self.up = Expand(widths.dense * dim, dim, ratio)  # W_k^up
         self.ssm = (
@@ -140,14 +154,65 @@ class DiffuSSMBlock(nn.Module):
         self.value = nn.Linear(2 * dim, widths.fused * dim)  # W^2
         self.out = nn.Linear(widths.fused * dim, dim)  # W^3
 
+    def listen(self, dim: int) -> None:
+        """Make what the condition sets before the matrices."""
+        self.modulation = Modulation(dim, 3)
+        self.norm = ModulatedNorm(dim)
+
     def forward(self, x: Signal, condition: Condition, rows: int = 1) -> Signal:
         """`rows` above 1: the state space layer reads the image of that many rows by columns."""
         scale, shift, gate = self.modulation(condition)
-        h = self.norm(x, scale, shift)
+        return x + gate * self.branch(self.norm(x, scale, shift), condition, rows)
+
+    def branch(self, h: Signal, condition: Condition, rows: int) -> Signal:
+        """What the block adds to the stream, before its gate."""
         u = _act(self.up(_act(self.dense(h))))
         contracted = _act(self.down(self.ssm(u, rows)))
-        fused = _act(self.value(contracted)) * _act(self.gate(h))
-        return x + gate * self.out(fused)
+        return self.out(self.fuse(self.value(contracted), self.gate(h), condition))
+
+    def fuse(self, value: Tensor, gate: Tensor, condition: Condition) -> Tensor:
+        """What W^3 reads, from the outputs of W^2 and W^1."""
+        return _act(value) * _act(gate)
+
+
+class SixVectorBlock(DiffuSSMBlock):
+    """A second triple of vectors sets scale, shift and gate of the fusion, the block's second half:
+
+        x <- x + gate W^3 (act((W^2 I) (1 + scale') + shift') * act(W^1 h) (1 + gate'))
+
+    With the second triple at zero, as at birth, it is the published block.
+    """
+
+    def __init__(self, config: DiffuSSMConfig):
+        super().__init__(config)
+        dim = config.d_model
+        self.fusion_modulation = Modulation(dim, 3, MATRICES[config.matrices].fused * dim)
+
+    def fuse(self, value: Tensor, gate: Tensor, condition: Condition) -> Tensor:
+        scale, shift, more = self.fusion_modulation(condition)
+        return _act(value * (1 + scale) + shift) * _act(gate) * (1 + more)
+
+
+class TokenBlock(DiffuSSMBlock):
+    """No vectors: the condition is among the tokens, and the norm has weights, as in plain blocks.
+
+    W^3 is zero at birth in place of the gate, so that the block is the identity then.
+    """
+
+    def listen(self, dim: int) -> None:
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: Signal, condition: Condition, rows: int = 1) -> Signal:
+        return x + self.branch(self.norm(x), condition, rows)
+
+
+CONDITIONINGS: dict[str, type[DiffuSSMBlock]] = {
+    "three": DiffuSSMBlock,
+    "six": SixVectorBlock,
+    "tokens": TokenBlock,
+}
+"""three: the published vectors; six: three more at the fusion; tokens: the condition as a token
+before the image's and another one behind, dropped at the end."""
 
 
 class DiffuSSM(nn.Module):
@@ -167,18 +232,31 @@ class DiffuSSM(nn.Module):
         self.label = None
         if config.num_classes:
             self.label = LabelEmbedding(config.num_classes, dim, config.label_std)
-        self.blocks = nn.ModuleList(DiffuSSMBlock(config) for _ in range(config.depth))
-        self.final_modulation = Modulation(dim, 2)
-        self.final_norm = ModulatedNorm(dim)
+        self.blocks = nn.ModuleList(
+            CONDITIONINGS[config.conditioning](config) for _ in range(config.depth)
+        )
+        self.by_tokens = config.by_tokens
+        if self.by_tokens:
+            self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        else:
+            self.final_modulation = Modulation(dim, 2)
+            self.final_norm = ModulatedNorm(dim)
         self.decode = nn.Linear(dim, pixels * config.out_channels)
         initialize(self)
         zero(self.decode)
+        if self.by_tokens:  # no gate is there to be zero
+            for block in self.blocks:
+                zero(block.out)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x_t: Image, t: TimeStep, y: Labels | None = None) -> Predicted:
         rows, columns = self.config.tokens(*x_t.shape[2:])
         x = self.embed(self._tokens(x_t, rows, columns))
         x = x + grid_positions(rows, columns, x.shape[-1], x.device).to(x.dtype)
         condition = self._condition(t, y)
+        if self.by_tokens:
+            end = condition[:, None].to(x.dtype)
+            x = self.through_blocks(torch.cat([end, x, end], dim=1), condition, rows)[:, 1:-1]
+            return self._image(self.decode(self.final_norm(x)), rows, columns)
         x = self.through_blocks(x, condition, rows)
         shift, scale = self.final_modulation(condition)
         return self._image(self.decode(self.final_norm(x, scale, shift)), rows, columns)

@@ -14,15 +14,16 @@ from diffussm.shapes import Condition, Signal
 
 
 class Modulation(nn.Module):
-    """SiLU, then Linear(dim, count * dim): `count` vectors for all positions.
+    """SiLU, then Linear(dim, count * width): `count` vectors for all positions.
 
+    They are as wide as the condition unless `width` is given;
     `diffussm.nn.initialization.initialize` makes them zero at birth.
     """
 
-    def __init__(self, dim: int, count: int):
+    def __init__(self, dim: int, count: int, width: int | None = None):
         super().__init__()
         self.count = count
-        self.linear = nn.Linear(dim, count * dim)
+        self.linear = nn.Linear(dim, count * (width or dim))
 
     def forward(self, condition: Condition) -> tuple[Tensor, ...]:
         vectors = self.linear(F.silu(condition))
