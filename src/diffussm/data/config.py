@@ -13,7 +13,8 @@ class DataConfig:
     """Which images, and how they are read."""
 
     name: str = "digits"
-    """One of `diffussm.data.DATASETS`: digits (bundled), images (yours), latents (encoded ones)."""
+    """One of `diffussm.data.DATASETS`: digits (bundled), images (yours), latents (encoded ones),
+    textures (crops of scikit-image's photographs)."""
     path: str = ""
     """Folder or archive of images or latents; a relative one is looked for from the working
     directory."""
@@ -71,8 +72,15 @@ def _latents(config: DataConfig) -> Dataset:
     return load_latents(config)
 
 
+def _textures(config: DataConfig) -> Dataset:
+    from diffussm.data.textures import Textures
+
+    return Textures(config)
+
+
 DATASETS: dict[str, Callable[[DataConfig], Dataset]] = {
     "digits": lambda config: digits(),
     "images": _images,
     "latents": _latents,
+    "textures": _textures,
 }

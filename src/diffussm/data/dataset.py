@@ -57,6 +57,15 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class Divided(Protocol):
+    """A data set that knows itself which images to hold out: those least like the others."""
+
+    def divide(self, kept: int) -> tuple[Dataset, Dataset]:
+        """The images to train on and `kept` others; ValueError where there are not so many."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageDataset:
     """Images in memory, values in [-1, 1], each with the number of its class."""
@@ -116,7 +125,8 @@ def hold_out(data: Dataset, amount: int | float) -> tuple[Dataset, Dataset | Non
     """The images to train on and, if `amount` is not 0, those kept for validation.
 
     `amount` is a number of images or, below 1, a share of them. Which ones are kept depends on the
-    number of images alone. Raises ValueError where none would be left to train on.
+    number of images alone, or is up to the data set if it is `Divided`. Raises ValueError where
+    none would be left to train on.
     """
     if not amount:
         return data, None
@@ -127,5 +137,7 @@ def hold_out(data: Dataset, amount: int | float) -> tuple[Dataset, Dataset | Non
             f"data.hold_out keeps {kept} of {size} images for validation, which leaves none to "
             "train on; hold out fewer"
         )
+    if isinstance(data, Divided):
+        return data.divide(kept)
     order = torch.randperm(size, generator=seeded(HOLD_OUT))
     return Subset(data, order[kept:].sort().values), Subset(data, order[:kept].sort().values)
