@@ -4,6 +4,7 @@ bin = .venv/bin
 
 help:
 	@echo "make demo    set up, train on handwritten digits, draw some and score them (minutes)"
+	@echo "make page    set up, and open a page in the browser to draw and compare with that model"
 	@echo "make test    set up, lint, and run the tests"
 	@echo "make lint    the checks without the tests: style, types, floors"
 	@echo "make format  let ruff mend what it can"
@@ -12,6 +13,10 @@ help:
 demo: core
 	$(bin)/diffussm train digits --out runs/digits
 	$(bin)/python examples/digits.py runs/digits
+
+page:
+	@sh scripts/setup.sh demo
+	$(bin)/diffussm demo
 
 test: lint
 	$(bin)/python -m pytest
@@ -36,4 +41,4 @@ clean:
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo test lint format core dev clean
+.PHONY: help demo page test lint format core dev clean
