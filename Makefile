@@ -1,11 +1,12 @@
 # `make demo` and `make test` need Python 3.11 or newer, git and make; they set up .venv themselves.
 
 bin = .venv/bin
+JOBS = 2
 
 help:
 	@echo "make demo    set up, train on handwritten digits, draw some and score them (minutes)"
 	@echo "make page    set up, and open a page in the browser to draw and compare with that model"
-	@echo "make test    set up, lint, and run the tests"
+	@echo "make test    set up, lint, and run the tests, two at a time (JOBS=2)"
 	@echo "make lint    the checks without the tests: style, types, floors"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove caches and builds; runs/ and .venv stay"
@@ -19,7 +20,7 @@ page:
 	$(bin)/diffussm demo
 
 test: lint
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n $(JOBS)
 
 lint: dev
 	$(bin)/ruff check

@@ -13,7 +13,6 @@ from PIL import Image
 EXAMPLE = Path(__file__).parents[2] / "examples" / "photographs.py"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pkill") is None, reason="needs pkill")
 def test_from_photographs_to_samples(tmp_path):
     done = subprocess.run(

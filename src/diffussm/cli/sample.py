@@ -1,6 +1,5 @@
 """`diffussm sample`: from a checkpoint and seeds to pictures."""
 
-import math
 from pathlib import Path
 
 import typer
@@ -9,8 +8,6 @@ from diffussm.cli.arguments import numbers, pair
 from diffussm.cli.devices import choose_device
 from diffussm.cli.display import progress_bar, say
 from diffussm.cli.drawing import chosen_guidance, chosen_sampling
-
-MAX_COLUMNS = 16
 
 
 def sample(
@@ -50,7 +47,7 @@ def sample(
     from diffussm.checkpoint import make_folder
     from diffussm.generation import (
         load,
-        picture_grid,
+        sample_sheet,
         to_uint8,
         write_images,
         write_npz,
@@ -86,12 +83,9 @@ def sample(
         )
     pixels = to_uint8(drawn)
     if out:
-        names = model.config.class_names
-        captions = [str(n) for n in labels or drawn_seeds]
-        if labels and names:
-            captions = [names[label] for label in labels]
-        columns = _columns(len(drawn_seeds), len(chosen or range(model.config.model.num_classes)))
-        write_png(out, picture_grid(pixels, captions, columns))
+        classes = len(chosen or range(model.config.model.num_classes))
+        sheet = sample_sheet(pixels, drawn_seeds, labels, model.config.class_names, classes)
+        write_png(out, sheet)
         say(f"{len(drawn_seeds)} images in {out}")
     if images:
         write_images(images, pixels, drawn_seeds)
@@ -99,10 +93,3 @@ def sample(
     if npz:
         write_npz(npz, pixels, labels)
         say(f"arr_0 {pixels.shape} in {npz}")
-
-
-def _columns(count: int, classes: int) -> int | None:
-    """Whole rounds of the classes in a row, so that each class has columns of its own."""
-    if not 0 < classes <= MAX_COLUMNS:
-        return None
-    return classes * max(1, round(math.sqrt(count) / classes))

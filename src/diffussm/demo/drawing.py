@@ -11,13 +11,11 @@ from PIL import Image as Pillow
 from diffussm.analysis.same_noise import check_comparable
 from diffussm.demo.request import Request, file_name
 from diffussm.demo.shelf import Shelf
-from diffussm.generation import Generator, picture_grid, to_uint8, write_npz, write_png
+from diffussm.generation import Generator, sample_sheet, to_uint8, write_npz, write_png
 from diffussm.generation.pictures import Pixels
 
 FRAME_EVERY = 0.1
 """Seconds between two frames, at least: more are not seen, and each must reach the browser."""
-
-MAX_COLUMNS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +116,8 @@ class _Drawing:
     def panel(self) -> Panel:
         """The pictures of now, laid out as `diffussm sample` does."""
         config, labels = self.model.config, self.labels
-        captions = [str(number) for number in labels or self.request.seeds]
-        if labels and config.class_names:
-            captions = [config.class_names[label] for label in labels]
         classes = len(self.request.classes or range(config.model.num_classes))
-        picture = picture_grid(self.pixels, captions, _columns(len(captions), classes))
+        picture = sample_sheet(self.pixels, self.request.seeds, labels, config.class_names, classes)
         return Panel(
             checkpoint=self.checkpoint,
             pixels=self.pixels,
@@ -130,10 +125,3 @@ class _Drawing:
             picture=picture,
             seconds=self.seconds,
         )
-
-
-def _columns(count: int, classes: int) -> int | None:
-    """Whole rounds of the classes in a row, so that each class has columns of its own."""
-    if not 0 < classes <= MAX_COLUMNS:
-        return None
-    return classes * max(1, round(math.sqrt(count) / classes))

@@ -3,6 +3,7 @@
 from diffussm.generation.generator import Generator, load
 from diffussm.generation.pictures import (
     picture_grid,
+    sample_sheet,
     to_uint8,
     write_images,
     write_npz,
@@ -13,6 +14,7 @@ __all__ = [
     "Generator",
     "load",
     "picture_grid",
+    "sample_sheet",
     "to_uint8",
     "write_images",
     "write_npz",

@@ -18,6 +18,7 @@ TILE = 64
 """Least side of an image in a grid, in screen pixels; smaller ones are enlarged."""
 PADDING = 6
 CAPTION = 14
+MAX_COLUMNS = 16
 PAPER, INK = (255, 255, 255), (80, 80, 80)
 
 
@@ -49,6 +50,27 @@ def picture_grid(pixels: Pixels, captions: Sequence[str], columns: int | None = 
         middle = left + width * scale / 2
         draw.text((middle, top + height * scale + 1), caption, INK, font, anchor="ma")
     return grid
+
+
+def sample_sheet(
+    pixels: Pixels,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+    class_names: Sequence[str],
+    classes: int,
+) -> Pillow.Image:
+    """The grid of samples that commands write, each with its class below, else its seed.
+
+    classes    how many were drawn in turn: whole rounds of them make a row, so that each has
+               columns of its own
+    """
+    captions = [str(number) for number in labels or seeds]
+    if labels and class_names:
+        captions = [class_names[label] for label in labels]
+    columns = None
+    if 0 < classes <= MAX_COLUMNS:
+        columns = classes * max(1, round(math.sqrt(len(pixels)) / classes))
+    return picture_grid(pixels, captions, columns)
 
 
 def write_png(path: Path, picture: Pillow.Image) -> None:
