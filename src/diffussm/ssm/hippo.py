@@ -56,9 +56,9 @@ def lagt(state: int) -> System:
 
 
 def fourier(state: int) -> System:
-    """HiPPO-FouT: a sliding window of length 1, in cosines and sines of whole periods.
+    """HiPPO-FouT: a sliding window of length 2, in cosines and sines of whole periods.
 
-    The state is 1, an idle entry, then cosine and sine of 2 pi j t; A is -B B^T plus a rotation of
+    The state is 1, an idle entry, then cosine and sine of pi j t; A is -B B^T plus a rotation of
     each pair by pi j. "How to Train Your HiPPO", theorem 6.
     """
     if state < 2 or state % 2:
