@@ -117,8 +117,8 @@ def test_an_inception_score_needs_no_reference(tmp_path, run, score, diffussm):
 
 
 MISTAKES = {
-    "no samples": (["--samples", 0], "--samples must be at least 1, not 0"),
-    "one sample": (["--samples", 1], "needs two images or more"),
+    "no samples": (["--samples", 0], "--samples must lie in 1 to 1,000,000, not 0"),
+    "one sample": (["--samples", 1], "1 images are too few for fd, which wants 2"),
     "both": (["--seeds", "0-3", "--samples", 4], "leave out --samples"),
     "metric": ([*FEW, "--metrics", "fid"], "unknown metric 'fid'; did you mean 'fd'"),
     "no spatial": ([*FEW, "--metrics", "sfd"], "digits gives no 'spatial' features"),
@@ -203,3 +203,27 @@ def test_training_finds_mistakes_in_evaluation_before_it_begins(tmp_path, tiny_t
         said = tiny_train(tmp_path / "run", *EVALUATED, setting)
         assert (said.code, sentence in said.err) == (2, True), said.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--seeds", "0-99999999999"], "names at most 1,000,000 numbers"),
+        (["--samples", "1000000000000"], "must lie in 1 to 1,000,000"),
+        (["--samples", "3", "--metrics", "pr"], "3 images are too few for pr, which wants 4"),
+        (["--samples", "4", "--steps", "100000"], "100000"),
+        (["--samples", "4", "--guidance-channels", "9"], "9 channels"),
+        (["--seeds", "18446744073709551616"], "seed 18446744073709551616 must lie in"),
+        (["--samples", "4", "--out", "/proc/x.json"], "/proc/x.json cannot be written"),
+    ],
+)
+def test_mistakes_are_found_before_the_reference_is_seen(diffussm, trained, words, sentence):
+    said = diffussm("evaluate", trained, *words)
+    assert said.code == 2
+    assert sentence in said.err
+    assert "reference" not in said.err.split("diffussm:")[0]
+
+
+def test_a_run_is_no_reference(diffussm, trained, tmp_path):
+    said = diffussm("evaluate", trained, "--samples", 4, "--reference", trained)
+    assert (said.code, "is a run, not a reference" in said.err) == (2, True)

@@ -56,3 +56,6 @@ def main() -> None:
     except (ValueError, OSError, ArithmeticError) as error:
         typer.echo(f"diffussm: {error}", err=True)
         sys.exit(2)
+    except MemoryError:
+        typer.echo("diffussm: there is not enough memory for this; ask for less", err=True)
+        sys.exit(2)

@@ -1,5 +1,8 @@
 """What people write on the command line, as numbers."""
 
+MOST = 1_000_000
+"""How many numbers an option may name."""
+
 
 def numbers(option: str, text: str) -> list[int]:
     """The whole numbers of "0-63", "1,5,9" or a mix of both."""
@@ -9,6 +12,8 @@ def numbers(option: str, text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"{option} takes numbers like 0-63 or 1,5,9, not {text!r}")
         several = range(int(first), int(last or first) + 1)
+        if several.stop - several.start > MOST - len(found):
+            raise ValueError(f"{option} names at most {MOST:,} numbers; {text!r} are more")
         if not several:
             raise ValueError(f"{option} {part!r} names no number; ranges go upwards, like 0-63")
         found += several

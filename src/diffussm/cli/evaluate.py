@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from diffussm.cli.arguments import numbers
+from diffussm.cli.arguments import MOST, numbers
 from diffussm.cli.devices import own_device
 from diffussm.cli.display import console, progress_bar, say
 from diffussm.cli.drawing import chosen_guidance, chosen_sampling
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from diffussm.evaluation.evaluator import Evaluator
+    from diffussm.evaluation.features import Pixels
     from diffussm.evaluation.pictures import DrawnPictures, FilePictures, Pictures
     from diffussm.evaluation.protocol import Result
     from diffussm.evaluation.references import Reference
@@ -78,6 +80,7 @@ def evaluate(
     wanted = None if metrics is None else metrics.split(",")
     with joined() as world:
         theirs = world.agree(lambda: read_result(compare) if compare else None)
+        pictures = pixels = None
         if source.suffix == ".json":
             result = world.agree(lambda: read_result(source))
         else:
@@ -100,9 +103,13 @@ def evaluate(
                     features, real, wanted, chosen, world, adm=adm, weights=weights
                 )
             )
-            result = _measured(source, pictures, judge, theirs, compare, npz, world, chosen)
+            world.agree(lambda: judge.check_count(pictures.count))
+            result, pixels = _measured(
+                source, pictures, judge, theirs, compare, npz is not None, world, chosen
+            )
         if world.leads:
-            _report(result, theirs, compare, out)
+            _report(result, theirs, compare)  # first: it is there, whatever cannot be written
+            _keep(result, source, pictures, out, npz, pixels)
 
 
 def _measured(
@@ -111,15 +118,18 @@ def _measured(
     judge: "Evaluator",
     theirs: "Result | None",
     compare: Path | None,
-    npz: Path | None,
+    keep: bool,
     world: "World",
     device: "torch.device",
-) -> "Result":
-    """See the reference, make sure that it can be compared, and only then draw and score."""
+) -> "tuple[Result, Pixels | None]":
+    """See the reference, make sure that it can be compared, and only then draw and score.
+
+    With `keep` the samples come, too, on rank 0.
+    """
     import torch
 
     from diffussm.evaluation.pictures import DrawnPictures, model_identity
-    from diffussm.evaluation.protocol import Result, check_comparable, store
+    from diffussm.evaluation.protocol import Result, check_comparable
 
     if judge.reference:
         with _bar("reference", judge.reference.pictures, world) as progress:
@@ -131,33 +141,44 @@ def _measured(
     if theirs and compare:
         world.agree(lambda: check_comparable(protocol, theirs.protocol, compare))
     with _bar("samples", pictures, world) as progress:
-        metrics, warnings, pixels = judge.score(pictures, progress, keep=npz is not None)
-    result = Result(metrics=metrics, protocol=protocol, warnings=warnings)
-    if world.leads and drawn and source.is_dir():
-        console.print(f"kept as {store(source, result)}")
-    if npz and pixels is not None:
-        from diffussm.generation import write_npz
-
-        assert isinstance(pictures, DrawnPictures)
-        labels = pictures.generator.labels(pictures.count)
-        write_npz(npz, pixels.permute(0, 2, 3, 1).numpy(), labels)
-        console.print(f"samples in {npz}")
-    return result
+        metrics, warnings, pixels = judge.score(pictures, progress, keep=keep)
+    return Result(metrics=metrics, protocol=protocol, warnings=warnings), pixels
 
 
-def _report(
-    result: "Result", theirs: "Result | None", compare: Path | None, out: Path | None
-) -> None:
+def _report(result: "Result", theirs: "Result | None", compare: Path | None) -> None:
     """Print the result, with the difference to another one if that was asked for."""
-    from diffussm.evaluation.protocol import metric_differences, write_result
+    from diffussm.evaluation.protocol import metric_differences
 
     shown = result.as_dict()
     if theirs and compare:
         difference = metric_differences(result, theirs, compare)
         shown |= {"compared": {"with": str(compare), "difference": difference}}
+    say(json.dumps(shown, indent=2))
+
+
+def _keep(
+    result: "Result",
+    source: Path,
+    pictures: "DrawnPictures | FilePictures | None",
+    out: Path | None,
+    npz: Path | None,
+    pixels: "Pixels | None",
+) -> None:
+    """Write the result where it was asked for and into the run's folder, and the samples."""
+    from diffussm.evaluation.pictures import DrawnPictures
+    from diffussm.evaluation.protocol import store, write_result
+    from diffussm.generation import write_npz
+
     if out:
         write_result(out, result)
-    say(json.dumps(shown, indent=2))
+    if not isinstance(pictures, DrawnPictures):
+        return
+    if npz and pixels is not None:
+        labels = pictures.generator.labels(pictures.count)
+        write_npz(npz, pixels.permute(0, 2, 3, 1).numpy(), labels)
+        console.print(f"samples in {npz}")
+    if source.is_dir():
+        console.print(f"kept as {store(source, result)}")
 
 
 def _drawn(
@@ -170,11 +191,11 @@ def _drawn(
     count, text = said["--samples"], said["--seeds"]
     if text is not None and count is not None:
         raise ValueError("--seeds says how many images there are; leave out --samples")
-    if count is not None and count < 1:
-        raise ValueError(f"--samples must be at least 1, not {count}")
+    if count is not None and not 1 <= count <= MOST:
+        raise ValueError(f"--samples must lie in 1 to {MOST:,}, not {count}")
     drawn = range(count or SAMPLES) if text is None else numbers("--seeds", text)
     model = load(source, device, said["--autoencoder"])
-    return DrawnPictures(
+    pictures = DrawnPictures(
         generator=model,
         seeds=drawn,
         sampling=chosen_sampling(
@@ -188,6 +209,11 @@ def _drawn(
         ),
         batch_size=batch_size,
     )
+    # a first step: a mistake should not wait until the reference has been seen
+    outermost = [min(drawn), max(drawn)]
+    labels = model.labels(len(outermost))
+    next(model.steps(outermost, labels, pictures.sampling, pictures.guidance))
+    return pictures
 
 
 def _stored(source: Path, said: dict[str, Any]) -> "FilePictures":
@@ -238,6 +264,11 @@ def _check_file(file: Path | None) -> None:
         raise ValueError(f"{file} is a folder; --out and --npz need the name of a file")
     if file:
         make_folder(file.parent)
+        try:
+            with TemporaryFile(dir=file.parent):
+                pass
+        except OSError as error:
+            raise ValueError(f"{file} cannot be written ({error.strerror}); name another") from None
 
 
 @contextmanager

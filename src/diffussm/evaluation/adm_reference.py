@@ -12,6 +12,8 @@ those of the files published with it.
 """
 
 import hashlib
+import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -54,7 +56,8 @@ KINDS = {
 }
 """Arrays by name; others are passed over."""
 
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+UNREADABLE += (tokenize.TokenError,)
 """What Python raises for files that are no npz, or not whole."""
 
 
@@ -77,6 +80,8 @@ class AdmFile:
                     if f"{name}.npy" in members:
                         with archive.open(f"{name}.npy") as file:
                             self._headers[name] = _header(file)
+                            start, end = file.tell(), archive.getinfo(file.name).file_size
+                        _check_length(name, *self._headers[name], end - start)
         except UNREADABLE as error:
             raise self._damaged(error) from None
         self._check()
@@ -205,6 +210,14 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     if by_columns and len(shape) == 4:
         raise ValueError("its images lie column by column; write them with numpy.ascontiguousarray")
     return shape, dtype
+
+
+def _check_length(name: str, shape: tuple[int, ...], dtype: np.dtype, length: int) -> None:
+    """ValueError unless an array of this shape and type is `length` bytes long."""
+    if dtype.hasobject:
+        return  # refused elsewhere, with its reason
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != length:
+        raise ValueError(f"{name} says its shape is {shape}, but it is {length} bytes long")
 
 
 def _size(image_shape: tuple[int, int, int]) -> str:

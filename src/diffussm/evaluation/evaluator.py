@@ -58,6 +58,16 @@ class Evaluator:
         if self._real is None:
             self._real, self._identity = self._look(progress)
 
+    def check_count(self, count: int) -> None:
+        """ValueError where `count` drawn images are too few for a metric."""
+        for name in self.metrics:
+            least = METRICS[name].least
+            if count < least:
+                raise ValueError(
+                    f"{count} images are too few for {name}, which wants {least}; draw more, or "
+                    "name other metrics"
+                )
+
     def score(
         self, drawn: Pictures, progress: Progress = lambda done: None, keep: bool = False
     ) -> Scores:

@@ -44,9 +44,9 @@ def find_weights(path: Path | None = None, *, download: bool = False) -> Path:
         return _download(places[-1])
     raise ValueError(
         f"FID needs the Inception weights {FILE}, which are in none of "
-        f"{', '.join(str(place.parent) for place in places)}; give their path, or let them be "
-        f"downloaded ({MEGABYTES} MB from {URL}), or take other features, whose Frechet distance "
-        "then bears their name"
+        f"{', '.join(str(place.parent) for place in places)}; give their path (--weights), or let "
+        f"them be downloaded (--download: {MEGABYTES} MB from {URL}), or take other features "
+        "(--features), whose Frechet distance then bears their name"
     )
 
 

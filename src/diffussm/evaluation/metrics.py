@@ -15,7 +15,7 @@ from diffussm.evaluation.frechet import frechet_distance
 from diffussm.evaluation.inception_score import inception_score
 from diffussm.evaluation.kid import SUBSET, kid, squared_mmd
 from diffussm.evaluation.moments import Moments, moments
-from diffussm.evaluation.precision_recall import precision_recall
+from diffussm.evaluation.precision_recall import NEIGHBOURS, precision_recall
 
 
 class Side:
@@ -50,6 +50,8 @@ class Metric:
     """Whether the moments of the real images are enough."""
     without_reference: bool = False
     """Whether it looks at drawn images alone."""
+    least: int = 2
+    """How many drawn images it wants at least."""
 
 
 def _frechet(name: str, space: str) -> Callable[[Side, Side, bool], dict[str, float]]:
@@ -81,7 +83,7 @@ def _kernel(real: Side, drawn: Side, adm: bool) -> dict[str, float]:
 METRICS: dict[str, Metric] = {
     "fd": Metric(space="pool", compute=_frechet("FD", "pool"), moments_do=True),
     "sfd": Metric(space="spatial", compute=_frechet("sFD", "spatial"), moments_do=True),
-    "is": Metric(space="logits", compute=_score, without_reference=True),
-    "pr": Metric(space="pool", compute=_precision_recall),
+    "is": Metric(space="logits", compute=_score, without_reference=True, least=1),
+    "pr": Metric(space="pool", compute=_precision_recall, least=NEIGHBOURS + 1),
     "kid": Metric(space="pool", compute=_kernel),
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffussm.checkpoint import MODEL_FILE
 from diffussm.data import DATASETS, DataConfig, load_data
 from diffussm.evaluation.adm_reference import AdmFile
 from diffussm.evaluation.moments import Moments
@@ -46,6 +47,8 @@ def open_reference(name: str, shape: Shape) -> Reference:
             f"there is no reference {name!r}: give a folder or archive of images, an .npz file, or "
             "digits"
         )
+    if (Path(name) / MODEL_FILE).exists():
+        raise ValueError(f"{name} is a run, not a reference; give the images it was trained on")
     if height != width:
         raise ValueError(
             f"samples of {height}x{width} pixels cannot be compared with {name}, whose images are "
