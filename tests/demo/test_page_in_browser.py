@@ -24,6 +24,7 @@ from diffussm.demo.request import MAX_IMAGES
 from diffussm.demo.server import HOST, free_port, launch
 from diffussm.demo.shelf import Shelf
 from diffussm.demo.training import Training
+from diffussm.diffusion import DEFAULT_STEPS, SAMPLERS
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'diffussm[demo]'")
 playwright = pytest.importorskip(
@@ -179,6 +180,62 @@ def test_progress_is_shown_and_stop_stops(open_page, paths):
 
 
 @pytest.mark.slow
+def test_draw_again_begins_anew(open_page):
+    page = open_page()
+    fill(page, "Steps, at most", 250)
+    fill(page, "Images, at most", MAX_IMAGES)
+    press(page, "Draw")
+    status(page).get_by_text("of 250").wait_for()
+    fill(page, "Steps, at most", 240)
+    press(page, "Draw")
+    status(page).get_by_text("of 240").wait_for()
+    page.wait_for_timeout(500)
+    assert "of 240" in status(page).inner_text()
+    fill(page, "Steps, at most", 0)
+    press(page, "Draw")  # what cannot be drawn ends the one before, too
+    page.get_by_role("alert").get_by_text("not 0").wait_for()
+    page.wait_for_timeout(500)
+    assert "not 0" in status(page).inner_text()
+    fill(page, "Steps, at most", 2)
+    press(page, "Draw")
+    drawn(page)
+
+
+@pytest.mark.slow
+def test_steps_stay_when_the_keyboard_passes_the_sampler(open_page):
+    page = open_page()
+    steps, sampler = page.get_by_label("Steps, at most"), page.get_by_label("Sampler", exact=True)
+    steps.fill("120")
+    steps.press("Shift+Tab")
+    assert sampler.evaluate("each => each === document.activeElement")
+    sampler.press("Tab")
+    page.wait_for_timeout(500)
+    assert steps.input_value() == "120"
+    press(page, "Draw")
+    drawn(page)
+    assert "--sampler ddim --steps 120" in page.locator("#command textarea").input_value()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_another_sampler_brings_its_usual_steps(open_page, by):
+    page = open_page()
+    sampler, names = page.get_by_label("Sampler", exact=True), list(SAMPLERS)
+    other = names[(names.index(sampler.input_value()) + 1) % len(names)]
+    steps = page.get_by_label("Steps, at most")
+    steps.fill("7")
+    if by == "mouse":
+        sampler.click()
+        page.get_by_role("option", name=other, exact=True).click()
+    else:
+        sampler.focus()
+        sampler.press("ArrowDown")
+        sampler.press("Enter")
+    playwright.expect(sampler).to_have_value(other)
+    playwright.expect(steps).to_have_value(str(DEFAULT_STEPS[other]))
+
+
+@pytest.mark.slow
 def test_downloads_are_what_was_drawn(open_page):
     page = open_page()
     fill(page, "Steps, at most", 2)
@@ -323,6 +380,37 @@ def test_inside_and_hippo(open_page, paths):
     page.locator("#recalled").get_by_text("100 values in 16 numbers").wait_for()
     page.get_by_role("slider", name="Numbers").press("ArrowRight")
     page.locator("#recalled").get_by_text("100 values in 18 numbers").wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tab", "label", "value", "said", "mended"),
+    [
+        ("Inside", "Block", 99, "Block must be a whole number from 1 to 2, not 99", "of block 2"),
+        ("Inside", "Time step", -5, "Time step must be .* from 0 to 999, not -5", "At step 0 "),
+        ("Inside", "Time step", 0, None, "At step 0 "),
+        ("HiPPO", "Numbers", 9999, "State must be .* from 2 to 64, not 9,999", "in 64 numbers"),
+        ("HiPPO", "Waves", -1, "Waves must be .* from 1 to 40, not -1", "in 16 numbers"),
+        ("HiPPO", "Window", 1, "Window must be .* from 2 to 400, not 1", "2 values in 16"),
+    ],
+)
+def test_a_number_beside_its_slider_is_a_sentence(open_page, tab, label, value, said, mended):
+    """The sentence stays while it is typed; who leaves the field gets the nearest number."""
+    page = open_page()
+    page.get_by_role("tab", name=tab).click()
+    if tab == "HiPPO":
+        page.get_by_label("legt").check()
+    else:
+        page.locator("#gates").get_by_text("At step 500").wait_for()
+    field = page.get_by_label(re.compile(f"^number input for {label}"))
+    field.fill(str(value))
+    if said:
+        page.get_by_role("alert").get_by_text(re.compile(said)).wait_for()
+    field.press("Tab")
+    charts = "#recalled, #kernels, #gates"
+    page.locator(charts).get_by_text(mended).first.wait_for()
+    assert page.get_by_role("alert").count() == 0
+    assert page.get_by_text("Error", exact=True).count() == 0
 
 
 @pytest.mark.slow

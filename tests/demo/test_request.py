@@ -45,6 +45,7 @@ def test_what_the_fields_say():
         ("steps", MAX_STEPS + 1, f"steps must be a whole number from 1 to {MAX_STEPS}"),
         ("steps", float("nan"), "steps must be .* not 'nan'"),
         ("sampler", "ddimm", "did you mean 'ddim'"),
+        ("low", 0.9, "Guide from, 0.9, must not be above Guide to, 0.8"),
     ],
 )
 def test_a_mistake_is_a_sentence(field, value, said):

@@ -141,7 +141,7 @@ def test_an_array_shorter_than_it_says(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", array[:-1])
     with pytest.raises(
-        ValueError, match="says its shape is .7, 4, 6, 3., but it is 503 bytes long"
+        ValueError, match=r"shape is .7, 4, 6, 3., but it is 503 bytes long"
     ):
         AdmFile(path)
 

@@ -21,7 +21,7 @@ def with_header(path, header, content=b"\0" * 64):
 @pytest.mark.parametrize("shape", ["(1000000000000, 8, 8, 1)", "(-5, 8, 8, 1)", "(2, 8, 8, 1)"])
 def test_a_shape_that_is_not_the_content(tmp_path, shape):
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"
-    with pytest.raises(ValueError, match="says its shape is .* but it is 64 bytes long"):
+    with pytest.raises(ValueError, match=r"says its shape is .* but it is 64 bytes long"):
         AdmFile(with_header(tmp_path / "x.npz", header))
 
 
