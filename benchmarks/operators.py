@@ -21,8 +21,8 @@ from timing import agree, columns, device_conditions, device_parser, in_turn, pu
 from torch import Tensor
 
 from diffussm.cli.process import prepare
-from diffussm.ops.chunk_system import CHUNK, chunked_conv_flops
-from diffussm.ops.chunked_conv import _chunked_conv, _chunked_conv_backward
+from diffussm.ops.chunk_system import chunk_matrices
+from diffussm.ops.chunked_conv import _chunked_conv, _chunked_conv_backward, chunked_conv_flops
 from diffussm.ops.diagonal_conv import no_triton
 from diffussm.ops.forms import use_form
 from diffussm.ops.long_conv import _long_conv, _long_conv_backward, fft_length, long_conv_flops
@@ -168,9 +168,9 @@ def shape_table(shape: str, device: str, dtype: torch.dtype, repeats: int) -> st
 
 def chunked_inputs(batch: int, length: int, dim: int, device: str) -> list[Tensor]:
     layers = [S4D(dim, d_state=STATE).to(device) for _ in range(2)]
-    systems = zip(*((*layer.modes(), layer.D) for layer in layers), strict=True)
-    u = torch.randn(batch, length, dim, device=device)
-    return [u, *(torch.stack(x).detach() for x in systems)]
+    systems = zip(*(layer.modes() for layer in layers), strict=True)
+    matrices = chunk_matrices(*(torch.stack(x).detach() for x in systems))
+    return [torch.randn(batch, length, dim, device=device), *matrices]
 
 
 def line_table(device: str, repeats: int, dim: int = 96) -> str:
@@ -178,17 +178,15 @@ def line_table(device: str, repeats: int, dim: int = 96) -> str:
     rows = []
     first = None
     for length in LENGTHS:
-        u, *modes = chunked_inputs(LENGTHS[-1] // length, length, dim, device)
+        u, *matrices = chunked_inputs(LENGTHS[-1] // length, length, dim, device)
         kernels = [torch.randn(2, dim, length, device=device)]
         y = u.new_ones(*u.shape[:2], 2, dim)
-        time = min(
-            seconds(partial(_chunked_conv, u, *modes, 1, CHUNK)) for _ in range(3 * repeats + 1)
-        )
+        time = min(seconds(partial(_chunked_conv, u, *matrices)) for _ in range(3 * repeats + 1))
         first = first or time
         row = [f"{len(u)} x {length}", f"{1e3 * time:.1f}", f"{time / first:.2f}"]
         for operator, constants, rest in (
-            (_chunked_conv, modes, [1, CHUNK]),
-            (_chunked_conv_backward, modes, [y, 1, CHUNK]),
+            (_chunked_conv, matrices, []),
+            (_chunked_conv_backward, matrices, [y]),
             (_long_conv, kernels, [1]),
             (_long_conv_backward, kernels, [y, 1]),
         ):
@@ -196,7 +194,7 @@ def line_table(device: str, repeats: int, dim: int = 96) -> str:
         rows.append(row)
     names = ["batch x L", "chunked, ms", "of the first", "chunked, forward"]
     names += ["chunked, backward", "fft, forward", "fft, backward"]
-    head = f"D = {dim}, N = {STATE}, float32: time of the chunked form, forward;\n"
+    head = f"D = {dim}, N = {STATE}, float32: time of the chunked form, forward, matrices given;\n"
     head += "peak memory of one call over its inputs and outputs, of both forms\n\n"
     return head + columns(names, rows)
 

@@ -5,9 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffussm.ops import chunked_conv as module
-from diffussm.ops.chunk_system import _convolve, chunk_matrices, convolve_reference
-from diffussm.ops.chunk_walk import Cut, jump_gradient, walk
-from diffussm.ops.chunked_conv import chunked_conv, chunked_conv_reference
+from diffussm.ops.chunk_system import Matrices, chunk_matrices
+from diffussm.ops.chunked_conv import chunked_conv, chunked_conv_reference, convolve
 from diffussm.ops.long_conv import long_conv
 from diffussm.ops.vandermonde import vandermonde
 
@@ -31,7 +30,8 @@ def relative(actual, expected):
 @both_ways
 @pytest.mark.parametrize("length", LENGTHS)
 def test_values_and_gradients(monkeypatch, directions, length):
-    monkeypatch.setattr(module, "_groups", lambda *_: [slice(0, 2), slice(2, 4), slice(4, 5)])
+    # two channels at a time, of five
+    monkeypatch.setattr(module, "AT_ONCE", 2 * (3 * -(-length // 64) * 64 + 4 * 64**2))
     inputs = [torch.randn(3, length, 5, dtype=torch.float64).requires_grad_(), *system(directions)]
     y, expected = chunked_conv(*inputs), chunked_conv_reference(*inputs)
     assert relative(y, expected) < 1e-9
@@ -46,59 +46,10 @@ def test_values_and_gradients(monkeypatch, directions, length):
 def test_gradcheck(directions):
     u = torch.randn(2, 11, 2, dtype=torch.float64).requires_grad_()
 
-    def in_fours(u, decay, angle, w_re, w_im, skip):
-        return module._chunked_conv(u, decay, angle, w_re, w_im, skip, 1, 4)
+    def in_fours(u, *weights):
+        return convolve(u, chunk_matrices(*weights, chunk=4))
 
-    skip = torch.randn(directions, 2, dtype=torch.float64).requires_grad_()
-    torch.autograd.gradcheck(in_fours, (u, *system(directions, dim=2, modes=2), skip))
-
-
-@both_ways
-def test_a_skip_is_one_more_value_at_lag_0(directions):
-    u = torch.randn(2, 130, 5, dtype=torch.float64).requires_grad_()
-    skip = torch.randn(directions, 5, dtype=torch.float64).requires_grad_()
-    inputs = [u, *system(directions), skip]
-    y = chunked_conv(*inputs[:5], skip=skip)
-    expected = chunked_conv_reference(*inputs[:5], skip=skip)
-    dy = torch.randn_like(y)
-    torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(
-        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, inputs, dy)
-    )
-
-
-@both_ways
-def test_matrices_made_before_are_the_same_system(directions):
-    u, weights = torch.randn(2, 70, 5, dtype=torch.float64), system(directions)
-    y = convolve_reference(u, chunk_matrices(*weights, chunk=16))
-    torch.testing.assert_close(y, chunked_conv_reference(u, *weights))
-
-
-@pytest.mark.parametrize("way", [1, -1])
-@pytest.mark.parametrize("cut", [Cut(2, 1, 1), Cut(2, 1, 5), Cut(3, 4, 2), Cut(1, 3, 4)], ids=str)
-def test_states_walk_past_groups(cut, way):
-    jump = torch.polar(torch.rand(3, 2).double(), torch.randn(3, 2).double()).requires_grad_()
-    entered = torch.randn(3, cut.batch, cut.groups * cut.span, 2, dtype=torch.complex128)
-    state, states = 0 * jump[:, None].expand(-1, cut.batch, -1), []
-    for e in entered.unbind(2)[::way]:
-        states.append(state)
-        state = jump[:, None] * state + e
-    expected = torch.stack(states[::way], dim=2)
-    cotangents = torch.randn_like(expected)
-    (gradient,) = torch.autograd.grad(expected, jump, cotangents)
-
-    with torch.no_grad():
-        ours, due = (torch.view_as_real(x).flatten(-2).flatten(1, 2) for x in (entered, cotangents))
-        reached = walk(ours, jump.detach(), cut, way)
-        back = walk(due, jump.detach().conj_physical(), cut, -way)
-    torch.testing.assert_close(ours, torch.view_as_real(expected).flatten(-2).flatten(1, 2))
-    torch.testing.assert_close(jump_gradient(reached, back), gradient)
-
-
-def test_cuts_have_room_for_the_sequence():
-    for length in (1, 63, 64, 65, 24 * 64, 24 * 64 + 1, 4097, 16384, 65536):
-        _, groups, span = Cut.of(1, length, 64)
-        assert 0 <= groups * span * 64 - length < max(64, length / 4)
+    torch.autograd.gradcheck(in_fours, (u, *system(directions, dim=2, modes=2)))
 
 
 @pytest.mark.parametrize("length", [1, 65, 1000, 4097])
@@ -167,32 +118,25 @@ def test_modes_that_never_fade_or_are_gone_at_once():
     assert gradient.isfinite().all()
 
 
-@both_ways
-def test_the_operator_is_registered_as_torch_wants_it(directions):
-    u = torch.randn(2, 70, 3, requires_grad=True)
-    weights = system(directions, dim=3, dtype=torch.float32)
-    inputs = [x.detach().requires_grad_() for x in (*weights, torch.randn(directions, 3))]
-    torch.library.opcheck(module._chunked_conv, (u, *inputs, 1, 16), atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("channels_first", [False, True])
-def test_the_kernels_operator_is_registered_as_torch_wants_it(channels_first):
-    pytest.importorskip("triton")
+@pytest.mark.parametrize("triton", [False, True])
+def test_the_operator_is_registered_as_torch_wants_it(triton, channels_first):
+    if triton:
+        pytest.importorskip("triton")
     u = torch.randn(2, 70, 3)
     u = (u.mT.contiguous().mT if channels_first else u).requires_grad_()
     matrices = chunk_matrices(*system(2, dim=3, dtype=torch.float32), 16)
     inputs = [x.detach().requires_grad_() for x in matrices]
-    torch.library.opcheck(_convolve, (u, *inputs, 1), atol=1e-4, rtol=1e-4)
+    torch.library.opcheck(module._chunked_conv, (u, *inputs, 1, triton), atol=1e-4, rtol=1e-4)
 
 
 def test_compiles_whole():
-    inputs = [torch.randn(2, 70, 5), *system(2, dtype=torch.float32), torch.randn(2, 5)]
+    inputs = [torch.randn(2, 70, 5), *chunk_matrices(*system(2, dtype=torch.float32))]
     inputs = [x.detach().requires_grad_() for x in inputs]
     operator = module._chunked_conv
-    compiled = torch.compile(
-        lambda *x: 2 * operator(*x, 1, 16), fullgraph=True, backend="aot_eager"
-    )
-    y, expected = compiled(*inputs), 2 * operator(*inputs, 1, 16)
+    compiled = torch.compile(lambda *x: 2 * operator(*x), fullgraph=True, backend="aot_eager")
+    y, expected = compiled(*inputs), 2 * operator(*inputs)
+    torch.testing.assert_close(y, expected)
     dy = torch.randn_like(y)
     torch.testing.assert_close(
         torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, inputs, dy)
@@ -212,16 +156,16 @@ def test_an_image_is_read_by_columns(directions):
 
 
 def test_flops_are_those_of_the_products():
-    # 2 x 65 positions make 2 x 3 chunks of 32; two flops a multiply-add
-    weights = [x.detach() for x in system(2)]
+    # 2 x 65 positions make 2 x 2 chunks of 64; two flops a multiply-add
+    matrices = [x.detach() for x in chunk_matrices(*system(2))]
     u = torch.randn(2, 65, 5, dtype=torch.float64).requires_grad_()
-    products = 2 * (2 * 3 * 32) * 5 * 2
+    products = 2 * (2 * 2 * 64) * 5 * 2
     with FlopCounterMode(display=False) as counter:
-        y = chunked_conv(u, *weights)
-    assert counter.get_total_flops() == products * (32 + 2 * 3 + 2 * 3)
+        y = convolve(u, Matrices(*matrices))
+    assert counter.get_total_flops() == products * (64 + 2 * 3 + 2 * 3)
     with FlopCounterMode(display=False) as counter:
         y.sum().backward()
-    assert counter.get_total_flops() == products * (2 * 32 + 5 * 2 * 3)
+    assert counter.get_total_flops() == products * (2 * 64 + 5 * 2 * 3)
 
 
 def test_what_is_kept_for_the_way_back_does_not_grow_with_the_state():
@@ -238,26 +182,6 @@ def test_what_is_kept_for_the_way_back_does_not_grow_with_the_state():
         return system(2, dim=2, modes=modes, dtype=torch.float32)
 
     assert kept(2) == kept(64) == 4096 * 2
-
-
-@both_ways
-def test_the_same_numbers_each_time(directions):
-    u = torch.randn(2, 3000, 5).bfloat16().requires_grad_()
-    inputs = [u, *(x.detach().float().requires_grad_() for x in system(directions))]
-
-    def run():
-        y = chunked_conv(*inputs)
-        return [y, *torch.autograd.grad(y, inputs, torch.ones_like(y))]
-
-    for first, second in zip(run(), run(), strict=True):
-        assert torch.equal(first, second)
-
-
-def test_groups_hold_a_quarter_of_the_channels_at_most_and_all_of_them_once():
-    for dim in (1, 3, 5, 96, 384):
-        groups = module._groups(dim, Cut.of(1, 16384, 64), 64)
-        assert [x for part in groups for x in range(dim)[part]] == list(range(dim))
-        assert max(part.stop - part.start for part in groups) <= max(1, dim // 4)
 
 
 def test_mistakes(unchecked_shapes):

@@ -1,34 +1,23 @@
-"""A diagonal system cut into chunks as Triton's kernels take it: matrices made beforehand.
+"""One diagonal system cut into chunks: its matrices, and the walk of its states.
 
-What they are is told in `diffussm.ops.chunked_conv`, which makes its own as it goes.
+What these are is told in `diffussm.ops.chunked_conv`, which puts them together.
 """
 
+import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from diffussm.ops.long_conv import Responses
 from diffussm.ops.powers import powers, times
-from diffussm.ops.reading_order import check_rows, reading_order
-from diffussm.shapes import Signal
 
-SystemModes = Float[Tensor, "directions dim modes"]
-Skip = Float[Tensor, "directions dim"]
+Modes = Float[Tensor, "directions dim modes"]
 
 CHUNK = 64
 """Positions a chunk."""
-
-FEW = 2048
-"""Positions in a batch, up to which chunks are half as long on a CPU."""
-
-
-def chunk_for(positions: int) -> int:
-    """Positions a chunk: where there are few in all, smaller matrices are made sooner."""
-    return CHUNK // 2 if positions <= FEW else CHUNK
 
 
 class Matrices(NamedTuple):
@@ -45,7 +34,7 @@ class Matrices(NamedTuple):
 
 
 def chunk_matrices(
-    decay: SystemModes, angle: SystemModes, w_re: SystemModes, w_im: SystemModes, chunk: int = CHUNK
+    decay: Modes, angle: Modes, w_re: Modes, w_im: Modes, chunk: int = CHUNK
 ) -> Matrices:
     """The matrices of one system or two; arguments as in `chunked_conv`."""
     decay, angle, w_re, w_im = (x.transpose(0, 1) for x in (decay, angle, w_re, w_im))
@@ -57,130 +46,94 @@ def chunk_matrices(
     return Matrices(out_re[..., :-1, :].sum(-1), enter, leave, jump)
 
 
-def check(u: Tensor, directions: int, rows: int) -> None:
-    """A sentence for what no form takes."""
-    if directions not in (1, 2):
-        raise ValueError(f"chunked_conv takes one system or two (directions), not {directions}")
-    if u.shape[1] == 0:
-        raise ValueError("chunked_conv needs a sequence of length 1 or more, not 0")
-    check_rows(u.shape[1], rows)
+def toeplitz(kernel: Tensor) -> Tensor:
+    """T turned over, (..., chunk) -> (..., chunk, chunk): K_(i-j) in row j and column i."""
+    chunk = kernel.shape[-1]
+    return F.pad(kernel, (chunk - 1, 0)).unfold(-1, chunk, 1).flip(-2)
 
 
-def convolve(u: Signal, matrices: Matrices, rows: int = 1) -> Responses:
-    """`chunked_conv` in the kernel of `chunked_conv_triton`, by matrices made before."""
-    check(u, matrices.kernel.shape[1], rows)
-    with torch.autocast(u.device.type, enabled=False):
-        return _convolve(u, *matrices, rows)
+def from_toeplitz(grad: Tensor) -> Tensor:
+    """The gradient of a kernel from that of its `toeplitz`: sums along the diagonals."""
+    chunk = grad.shape[-1]
+    skewed = F.pad(grad.mT.flip(-1), (0, chunk)).flatten(-2)[..., : chunk * (2 * chunk - 1)]
+    return skewed.unflatten(-1, (chunk, -1)).sum(-2)[..., chunk - 1 :]
 
 
-def convolve_reference(u: Signal, matrices: Matrices, rows: int = 1) -> Responses:
-    """The formulas of `diffussm.ops.chunked_conv`, chunk after chunk."""
-    check(u, matrices.kernel.shape[1], rows)
-    length, chunk = u.shape[1], matrices.kernel.shape[2]
-    order = reading_order(length, rows).to(u.device)
-    x = F.pad(u[:, order], (0, 0, 0, -length % chunk))
-    responses = []
-    for direction in range(matrices.kernel.shape[1]):
-        kernel, enter, leave, jump = (matrix[:, direction] for matrix in matrices)
-        lag = torch.arange(chunk)[:, None] - torch.arange(chunk)[None, :]
-        within = torch.where(lag.to(u.device) >= 0, kernel[:, lag.clamp(min=0)], 0)
-        z = torch.complex(jump[:, 0], jump[:, 1])
-        state = torch.zeros(len(u), *z.shape, dtype=z.dtype, device=u.device)
-        pieces = []
-        for piece in (x.flip(1) if direction else x).split(chunk, dim=1):
-            left = torch.cat([state.real, state.imag], dim=-1)
-            pieces.append(
-                torch.einsum("dij,bjd->bid", within, piece)
-                + torch.einsum("dip,bdp->bid", leave, left)
-            )
-            entered = torch.einsum("dpj,bjd->bdp", enter, piece)
-            state = z * state + torch.complex(*entered.chunk(2, dim=-1))
-        y = torch.cat(pieces, dim=1)
-        responses.append((y.flip(1) if direction else y)[:, :length])
-    return torch.stack(responses, dim=2)[:, order.argsort()]
+def paired(parts: Tensor, from_end: bool) -> Tensor:
+    """(dim, parts, chunk), each mode's two parts side by side; reversed for a walk from the end."""
+    pairs = parts.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    return pairs.flip(-1) if from_end else pairs
 
 
-@torch.library.custom_op("diffussm::chunked_conv_triton", mutates_args=())
-def _convolve(
-    u: Tensor, kernel: Tensor, enter: Tensor, leave: Tensor, jump: Tensor, rows: int
-) -> Tensor:
-    from diffussm.ops.chunked_conv_triton import forward
-
-    return forward(u, kernel, enter, leave, jump, rows)
+def unpaired(pairs: Tensor, from_end: bool) -> Tensor:
+    """The way back from `paired`."""
+    pairs = pairs.flip(-1) if from_end else pairs
+    return pairs.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
 
 
-@_convolve.register_fake
-def _(u, kernel, enter, leave, jump, rows):
-    batch, length, dim = u.shape
-    if _in_place(u, rows):
-        return u.new_empty(batch, kernel.shape[1], dim, length).movedim(-1, 1)
-    return u.new_empty(batch, length, kernel.shape[1], dim)
+def walk(entered: Tensor, jump: Tensor, batch: int, way: int) -> Tensor:
+    """States before each chunk, of what enters in each (used up); way -1: from the end.
+
+    entered    (dim, batch chunks, modes 2), and so is the result, of its type
+    jump       (dim, modes), complex; its precision is that of the walk
+
+    The chunks are grouped, about as many in a group as there are groups: first all groups walk
+    side by side, each from nothing; then the states walk from group to group, and are added.
+    """
+    exact = entered.to(jump.real.dtype)
+    z = torch.view_as_complex(exact.unflatten(-1, (-1, 2))).unflatten(1, (batch, -1))
+    count = z.shape[2]
+    span = 2 ** math.ceil(math.log2(count) / 2)
+    missing = (0, -count % span)
+    z = F.pad(z, (0, 0, *missing[::way])) if any(missing) else z
+    z = z.unflatten(2, (-1, span))  # dim, batch, groups, span, modes
+    for near, far in pairwise(range(span)[::way]):
+        z[:, :, :, far].addcmul_(jump[:, None, None], z[:, :, :, near])
+
+    powers = jump[:, None].expand(-1, span, -1).cumprod(1)[:, None, None]
+    before = torch.zeros_like(z[:, :, :, 0])
+    first, last = range(span)[::way][0], range(span)[::way][-1]
+    for near, far in pairwise(range(z.shape[2])[::way]):
+        reached = torch.addcmul(z[:, :, near, last], powers[:, 0, :, -1], before[:, :, near])
+        before[:, :, far] = reached
+    ahead, behind = (slice(1, None), slice(None, -1))[::way]
+    powers = powers[:, :, :, :-1] if way == 1 else powers[:, :, :, :-1].flip(3)
+    state = torch.empty_like(z)
+    state[:, :, :, first] = before
+    state[:, :, :, ahead] = torch.addcmul(z[:, :, :, behind], powers, before[:, :, :, None])
+    state = state.flatten(2, 3)
+    state = state[:, :, :count] if way == 1 else state[:, :, -count:]
+    return torch.view_as_real(state.contiguous()).flatten(-2).flatten(1, 2).to(entered.dtype)
 
 
-def _in_place(u: Tensor, rows: int) -> bool:
-    """Whether the kernel reads and writes a signal whose positions are adjacent as it lies."""
-    return bool(rows == 1 and u.stride(1) == 1)
+class System(NamedTuple):
+    """One direction of a few channels, as what stands to the right of rows of chunks."""
+
+    within: Tensor
+    into: Tensor
+    out: Tensor
+    jump: Tensor
+    way: int
+
+    @classmethod
+    def of(cls, direction: int, dtype: torch.dtype, *matrices: Tensor) -> "System":
+        """`dtype` is that of the products; states jump in the matrices' own."""
+        *products, jump = (x[:, direction] for x in matrices)
+        kernel, enter, leave = (x.to(dtype) for x in products)
+        within = toeplitz(kernel)
+        return cls(
+            within.mT if direction else within,
+            paired(enter, direction == 1).mT,
+            paired(leave.mT, direction == 1),
+            torch.complex(jump[:, 0], jump[:, 1]),
+            -1 if direction else 1,
+        )
 
 
-@torch.library.custom_op("diffussm::chunked_conv_triton_backward", mutates_args=())
-def _convolve_backward(
-    u: Tensor,
-    kernel: Tensor,
-    enter: Tensor,
-    leave: Tensor,
-    jump: Tensor,
-    dy: Tensor,
-    rows: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from diffussm.ops.chunked_conv_triton_backward import backward
-
-    return backward(u, kernel, enter, leave, jump, dy, rows)
-
-
-@_convolve_backward.register_fake
-def _(u, kernel, enter, leave, jump, dy, rows):
-    du, *others = (x.new_empty(x.shape) for x in (u, kernel, enter, leave, jump))
-    return u.new_empty(u.mT.shape).mT if _in_place(u, rows) else du, *others
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.rows = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-    with torch.autocast(dy.device.type, enabled=False):
-        return *_convolve_backward(*ctx.saved_tensors, dy, ctx.rows), None
-
-
-_convolve.register_autograd(_backward, setup_context=_setup_context)
-
-
-def chunked_conv_flops(
-    batch: int, length: int, dim: int, directions: int, modes: int, chunk: int = CHUNK
-) -> int:
-    """Floating point operations of the products; the walk between chunks is not counted."""
-    positions = batch * -(-length // chunk) * chunk
-    return 2 * positions * dim * directions * (chunk + 4 * modes)
-
-
-def chunked_conv_backward_flops(
-    batch: int, length: int, dim: int, directions: int, modes: int, chunk: int = CHUNK
-) -> int:
-    """Two products within, five with the states."""
-    positions = batch * -(-length // chunk) * chunk
-    return 2 * positions * dim * directions * (2 * chunk + 10 * modes)
-
-
-@register_flop_formula(torch.ops.diffussm.chunked_conv_triton)
-def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> int:
-    batch, length, dim = u_shape
-    return chunked_conv_flops(batch, length, dim, kernel_shape[1], jump_shape[3], kernel_shape[2])
-
-
-@register_flop_formula(torch.ops.diffussm.chunked_conv_triton_backward)
-def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> int:
-    batch, length, dim = u_shape
-    return chunked_conv_backward_flops(
-        batch, length, dim, kernel_shape[1], jump_shape[3], kernel_shape[2]
+def jump_gradient(dentered: Tensor, state: Tensor) -> Tensor:
+    """The gradient of z^c: that of what it gives times what it is given, over all chunks."""
+    pairs = (x.float() if x.dtype == torch.bfloat16 else x for x in (state, dentered))
+    product = torch.linalg.vecdot(
+        *(torch.view_as_complex(x.unflatten(-1, (-1, 2))) for x in pairs), dim=1
     )
+    return torch.stack([product.real, product.imag], dim=1)

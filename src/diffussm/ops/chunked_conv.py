@@ -26,200 +26,224 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from diffussm.ops.chunk_products import Modes, ModesGradient, Products
 from diffussm.ops.chunk_system import (
-    Skip,
-    SystemModes,
-    check,
-    chunk_for,
-    chunked_conv_backward_flops,
-    chunked_conv_flops,
+    CHUNK,
+    Matrices,
+    Modes,
+    System,
+    chunk_matrices,
+    from_toeplitz,
+    jump_gradient,
+    unpaired,
+    walk,
 )
-from diffussm.ops.chunk_walk import Cut, jump_gradient, walk
 from diffussm.ops.long_conv import Responses, long_conv_reference
-from diffussm.ops.reading_order import channels_first, channels_last
+from diffussm.ops.reading_order import channels_first, channels_last, check_rows
 from diffussm.ops.vandermonde import vandermonde_reference
 from diffussm.shapes import Signal
 
-AT_ONCE = 2**21
+AT_ONCE = 2**19
 """Numbers that are worked on together: what a processor's cache holds."""
 
 
 def chunked_conv(
-    u: Signal,
-    decay: SystemModes,
-    angle: SystemModes,
-    w_re: SystemModes,
-    w_im: SystemModes,
-    rows: int = 1,
-    skip: Skip | None = None,
+    u: Signal, decay: Modes, angle: Modes, w_re: Modes, w_im: Modes, rows: int = 1
 ) -> Responses:
     """`u` through one diagonal system (forward) or two (forward, backward); differentiable in all.
 
     decay, angle    log |z|, at most 0, and arg z in radians
     w_re, w_im      the modes' weights
     rows            as in `long_conv`
-    skip            what is added to K_0
     The result has the type of `u`. States walk in float32 (float64 for float64 input), and so are
     the products, but for a signal in bfloat16: then their factors are too. Raises ValueError for a
     length of 0 or more than two directions.
     """
-    check(u, len(decay), rows)
-    skip = decay.new_zeros(decay.shape[:2]) if skip is None else skip
+    return convolve(u, chunk_matrices(decay, angle, w_re, w_im), rows)
+
+
+def convolve(u: Signal, matrices: Matrices, rows: int = 1, *, triton: bool = False) -> Responses:
+    """`chunked_conv` by matrices made before, here or in the kernel of `chunked_conv_triton`."""
+    _check(u, matrices.kernel.shape[1], rows)
     with torch.autocast(u.device.type, enabled=False):
-        return _chunked_conv(u, decay, angle, w_re, w_im, skip, rows, chunk_for(u[..., 0].numel()))
+        return _chunked_conv(u, *matrices, rows, triton)
 
 
 def chunked_conv_reference(
-    u: Signal,
-    decay: SystemModes,
-    angle: SystemModes,
-    w_re: SystemModes,
-    w_im: SystemModes,
-    rows: int = 1,
-    skip: Skip | None = None,
+    u: Signal, decay: Modes, angle: Modes, w_re: Modes, w_im: Modes, rows: int = 1
 ) -> Responses:
-    check(u, len(decay), rows)
+    _check(u, len(decay), rows)
     systems = zip(decay, angle, w_re, w_im, strict=True)
-    kernels = torch.stack([vandermonde_reference(*system, u.shape[1]) for system in systems])
-    y = long_conv_reference(u, kernels, rows)
-    return y if skip is None else y + skip * u[:, :, None]
+    kernels = [vandermonde_reference(*system, u.shape[1]) for system in systems]
+    return long_conv_reference(u, torch.stack(kernels), rows)
 
 
-def _groups(dim: int, cut: Cut, chunk: int) -> list[slice]:
-    """The channels, in groups that a processor's cache holds, and memory beside the signals."""
-    most = max(1, min(dim // 4, AT_ONCE // (math.prod(cut) * chunk + 4 * chunk**2)))
-    size = 2 ** (most.bit_length() - 1)  # whole cache lines of what lies channels last
-    return [slice(start, min(start + size, dim)) for start in range(0, dim, size)]
+def _check(u: Tensor, directions: int, rows: int) -> None:
+    if directions not in (1, 2):
+        raise ValueError(f"chunked_conv takes one system or two (directions), not {directions}")
+    if u.shape[1] == 0:
+        raise ValueError("chunked_conv needs a sequence of length 1 or more, not 0")
+    check_rows(u.shape[1], rows)
 
 
-def _products_type(x: Tensor, decay: Tensor) -> torch.dtype:
+def _groups(x: Tensor) -> list[slice]:
+    """The channels, in groups whose signals and matrices stay in a processor's cache."""
+    dim, rows, chunk = x.shape
+    size = max(1, AT_ONCE // (rows * chunk + 4 * chunk**2))
+    return [slice(start, start + size) for start in range(0, dim, size)]
+
+
+def _products(x: Tensor, matrix: Tensor) -> torch.dtype:
     """What the products are made of: bfloat16 where the signal is; sums are float32 either way."""
-    return x.dtype if x.dtype == torch.bfloat16 else decay.dtype
+    return x.dtype if x.dtype == torch.bfloat16 else matrix.dtype
 
 
-def _chunks(x: Tensor, part: slice, rows: int, cut: Cut, chunk: int) -> Tensor:
-    """Some channels of (batch, length, ..., dim), as (..., dim, chunks, chunk), then zeros."""
-    x = channels_first(x[..., part].contiguous(), rows)
-    missing = math.prod(cut[1:]) * chunk - x.shape[-1]
+def _cut(x: Tensor, chunk: int) -> Tensor:
+    """(..., batch, length) -> (..., batch chunks, chunk), zeros after the end."""
+    missing = -x.shape[-1] % chunk
     x = F.pad(x, (0, missing)) if missing else x
     return x.unflatten(-1, (-1, chunk)).flatten(-3, -2)
 
 
-def _joined(y: Tensor, length: int, rows: int, cut: Cut) -> Tensor:
-    """The way back from `_chunks`."""
-    return channels_last(y.unflatten(-2, (cut.batch, -1)).flatten(-2)[..., :length], rows)
+def _joined(y: Tensor, batch: int, length: int) -> Tensor:
+    """The way back from `_cut`."""
+    return y.unflatten(-2, (batch, -1)).flatten(-2)[..., :length]
 
 
 @torch.library.custom_op("diffussm::chunked_conv", mutates_args=())
 def _chunked_conv(
     u: Tensor,
-    decay: Tensor,
-    angle: Tensor,
-    w_re: Tensor,
-    w_im: Tensor,
-    skip: Tensor,
-    rows: int,
-    chunk: int,
+    kernel: Tensor,
+    enter: Tensor,
+    leave: Tensor,
+    jump: Tensor,
+    rows: int = 1,
+    triton: bool = False,
 ) -> Tensor:
-    modes = Modes.of(decay, angle, torch.complex(w_re, w_im), skip, chunk)
-    batch, length, dim = u.shape
-    directions, cut, dtype = len(decay), Cut.of(batch, length, chunk), _products_type(u, decay)
-    y = u.new_empty(batch, length, directions, dim)
-    for part in _groups(dim, cut, chunk):
-        products = Products.of(modes, part, dtype)
-        made = _chunks(u, part, rows, cut, chunk).to(dtype) @ products.inner
-        responses = made.new_empty(directions, *made.shape[:2], chunk)
-        for d in range(directions):
-            within, state = products.side(made, d)
-            walk(state, products.jump[:, d], cut, 1 - 2 * d)
-            torch.baddbmm(within, state, products.leave[:, d].mT, out=responses[d])
-        y[..., part] = _joined(responses, length, rows, cut)
+    if triton:
+        from diffussm.ops.chunked_conv_triton import forward
+
+        return forward(u, kernel, enter, leave, jump, rows)
+    batch, length, _ = u.shape
+    x = _cut(channels_first(u, rows), kernel.shape[2])
+    y = _responses(x, batch, kernel, enter, leave, jump)
+    del x  # the last copy takes its place
+    return channels_last(_joined(y, batch, length), rows)
+
+
+def _responses(x: Tensor, batch: int, *matrices: Tensor) -> Tensor:
+    """(directions, dim, batch chunks, chunk), of a signal (dim, batch chunks, chunk)."""
+    directions = matrices[0].shape[1]
+    y = x.new_empty(directions, *x.shape)
+    for part in _groups(x):
+        signal = x[part].to(_products(x, matrices[0]))
+        for direction in range(directions):
+            system = System.of(direction, signal.dtype, *(matrix[part] for matrix in matrices))
+            state = walk(signal @ system.into, system.jump, batch, system.way)
+            y[direction, part] = (signal @ system.within).baddbmm_(state, system.out)
     return y
 
 
 @_chunked_conv.register_fake
-def _(u, decay, angle, w_re, w_im, skip, rows, chunk):
+def _(u, kernel, enter, leave, jump, rows=1, triton=False):
     batch, length, dim = u.shape
-    return u.new_empty(batch, length, len(decay), dim)
+    if _in_place(u, rows, triton):
+        return u.new_empty(batch, kernel.shape[1], dim, length).movedim(-1, 1)
+    return u.new_empty(batch, length, kernel.shape[1], dim)
+
+
+def _in_place(u: Tensor, rows: int, triton: bool) -> bool:
+    """Whether the kernel reads and writes a signal whose positions are adjacent as it lies."""
+    return bool(triton and rows == 1 and u.stride(1) == 1)
 
 
 @torch.library.custom_op("diffussm::chunked_conv_backward", mutates_args=())
 def _chunked_conv_backward(
     u: Tensor,
-    decay: Tensor,
-    angle: Tensor,
-    w_re: Tensor,
-    w_im: Tensor,
-    skip: Tensor,
+    kernel: Tensor,
+    enter: Tensor,
+    leave: Tensor,
+    jump: Tensor,
     dy: Tensor,
-    rows: int,
-    chunk: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    modes = Modes.of(decay, angle, torch.complex(w_re, w_im), skip, chunk)
-    batch, length, dim = u.shape
-    cut, dtype = Cut.of(batch, length, chunk), _products_type(u, decay)
-    du, gradient = u.new_empty(u.shape), ModesGradient(modes)
-    for part in _groups(dim, cut, chunk):
-        products = Products.of(modes, part, dtype)
-        signal = _chunks(u, part, rows, cut, chunk).to(dtype)
-        cotangents = _chunks(dy, part, rows, cut, chunk)
-        dsignal, *others = _gradients(signal, cotangents, products, cut)
-        du[..., part] = _joined(dsignal, length, rows, cut)
-        gradient.add(part, *others)
-    ddecay, dangle, dw, dskip = gradient.result()
-    return du, ddecay, dangle, dw.real.contiguous(), dw.imag.contiguous(), dskip
+    rows: int = 1,
+    triton: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if triton:
+        from diffussm.ops.chunked_conv_triton_backward import backward
+
+        return backward(u, kernel, enter, leave, jump, dy, rows)
+    batch, length, _ = u.shape
+    chunk = kernel.shape[2]
+    x, cotangents = (_cut(channels_first(signal, rows), chunk) for signal in (u, dy))
+    du, *others = _gradients(x, cotangents, batch, kernel, enter, leave, jump)
+    del x, cotangents  # the last copy takes their place
+    dkernel, denter, dleave, djump = others
+    return channels_last(_joined(du, batch, length), rows), dkernel, denter, dleave, djump
 
 
-def _gradients(
-    signal: Tensor, cotangents: Tensor, products: Products, cut: Cut
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the signal, and of the matrices `inner`, `leave` and `jump`."""
-    states = signal @ products.enter
-    # for what `signal @ inner` gave: cotangents of its chunks and of what entered states
-    back = signal.new_empty(*signal.shape[:2], products.inner.shape[2])
-    dleave = torch.empty_like(products.leave, dtype=products.jump.real.dtype)
-    djump = torch.empty_like(products.jump)
-    for d, state in enumerate(states.tensor_split(len(cotangents), dim=-1)):
-        cotangent, dentered = products.side(back, d)
-        cotangent.copy_(cotangents[d])
-        torch.bmm(cotangent, products.leave[:, d], out=dentered)
-        jump, way = products.jump[:, d], 1 - 2 * d
-        reached = walk(state, jump, cut, way)
-        due = walk(dentered, torch.conj_physical(jump), cut, -way)
-        dleave[:, d] = cotangent.mT @ state
-        djump[:, d] = jump_gradient(reached, due)
-    return back @ products.inner.mT, signal.mT @ back, dleave, djump
+def _gradients(x: Tensor, cotangents: Tensor, batch: int, *matrices: Tensor) -> list[Tensor]:
+    """Of the signal and each matrix."""
+    du, *gradients = (z.new_empty(z.shape) for z in (x, *matrices))
+    for part in _groups(x):
+        signal = x[part].to(_products(x, matrices[0]))
+        through_signal = torch.zeros_like(signal)
+        for direction in range(len(cotangents)):
+            system = System.of(direction, signal.dtype, *(matrix[part] for matrix in matrices))
+            cotangent = cotangents[direction, part].to(signal.dtype)
+            state = walk(signal @ system.into, system.jump, batch, system.way)
+            back = torch.conj_physical(system.jump)
+            dentered = walk(cotangent @ system.out.mT, back, batch, -system.way)
+            through_signal.baddbmm_(cotangent, system.within.mT)
+            through_signal.baddbmm_(dentered, system.into.mT)
+
+            dwithin = signal.mT @ cotangent
+            found = (
+                from_toeplitz(dwithin.mT if direction else dwithin),
+                unpaired(dentered.mT @ signal, direction == 1),
+                unpaired(state.mT @ cotangent, direction == 1).mT,
+                jump_gradient(dentered, state),
+            )
+            for gradient, values in zip(gradients, found, strict=True):
+                gradient[part, direction] = values
+        du[part] = through_signal
+    return [du, *gradients]
 
 
 @_chunked_conv_backward.register_fake
-def _(u, decay, angle, w_re, w_im, skip, dy, rows, chunk):
-    return tuple(x.new_empty(x.shape) for x in (u, decay, angle, w_re, w_im, skip))
+def _(u, kernel, enter, leave, jump, dy, rows=1, triton=False):
+    du, *others = (x.new_empty(x.shape) for x in (u, kernel, enter, leave, jump))
+    return u.new_empty(u.mT.shape).mT if _in_place(u, rows, triton) else du, *others
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.rows, ctx.chunk = inputs
+    *tensors, ctx.rows, ctx.triton = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
     with torch.autocast(dy.device.type, enabled=False):
-        gradients = _chunked_conv_backward(*ctx.saved_tensors, dy, ctx.rows, ctx.chunk)
+        gradients = _chunked_conv_backward(*ctx.saved_tensors, dy, ctx.rows, ctx.triton)
     return *gradients, None, None
 
 
 _chunked_conv.register_autograd(_backward, setup_context=_setup_context)
 
 
+def chunked_conv_flops(batch: int, length: int, dim: int, directions: int, modes: int) -> int:
+    """Floating point operations of the products; the walk between chunks is not counted."""
+    positions = batch * math.ceil(length / CHUNK) * CHUNK
+    return 2 * positions * dim * directions * (CHUNK + 4 * modes)
+
+
 @register_flop_formula(torch.ops.diffussm.chunked_conv)
-def _(u_shape, decay_shape, *others, **__) -> int:
-    directions, _, modes = decay_shape
+def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> int:
     batch, length, dim = u_shape
-    return chunked_conv_flops(batch, length, dim, directions, modes, others[-1])
+    return chunked_conv_flops(batch, length, dim, kernel_shape[1], jump_shape[3])
 
 
 @register_flop_formula(torch.ops.diffussm.chunked_conv_backward)
-def _(u_shape, decay_shape, *others, **__) -> int:
-    directions, _, modes = decay_shape
+def _(u_shape, kernel_shape, enter_shape, leave_shape, jump_shape, *_, **__) -> int:
+    # two products within, five with the states
     batch, length, dim = u_shape
-    return chunked_conv_backward_flops(batch, length, dim, directions, modes, others[-1])
+    directions, chunk = kernel_shape[1:]
+    positions = batch * math.ceil(length / chunk) * chunk
+    return 2 * positions * dim * directions * (2 * chunk + 10 * jump_shape[3])

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffussm.ops.chunk_system import Matrices, chunk_matrices, convolve
-from diffussm.ops.chunked_conv import chunked_conv
+from diffussm.ops.chunk_system import Matrices, chunk_matrices
+from diffussm.ops.chunked_conv import convolve
 from diffussm.ops.diagonal_conv import diagonal_form
 from diffussm.ops.long_conv import Responses, long_conv
 from diffussm.shapes import Signal
@@ -86,10 +86,8 @@ def respond(layers: Sequence[KernelLayer], u: Signal, rows: int = 1) -> Response
     if form == "fft":
         kernels = layers[0].kept(length, lambda: _kernels(layers, length))
         return long_conv(u, kernels, rows)
-    if form == "triton":
-        return convolve(u, layers[0].kept("matrices", lambda: _matrices(layers)), rows)
-    modes, skip = layers[0].kept("modes", lambda: _systems(layers))
-    return chunked_conv(u, *modes, rows, skip)
+    matrices = layers[0].kept("chunks", lambda: _matrices(layers))
+    return convolve(u, matrices, rows, triton=form == "triton")
 
 
 def _kernels(layers: Sequence[KernelLayer], length: int) -> Tensor:
@@ -98,17 +96,12 @@ def _kernels(layers: Sequence[KernelLayer], length: int) -> Tensor:
     return _at_lag_0(kernels, torch.stack([layer.D for layer in layers]))
 
 
-def _systems(layers: Sequence[KernelLayer]) -> tuple[Modes, Tensor]:
-    """The modes, (layers, dim, pairs), and D."""
+def _matrices(layers: Sequence[KernelLayer]) -> Matrices:
     systems = zip(*(layer.modes() for layer in layers), strict=True)
     decay, angle, w_re, w_im = (torch.stack(values) for values in systems)
-    return (decay, angle, w_re, w_im), torch.stack([layer.D for layer in layers])
-
-
-def _matrices(layers: Sequence[KernelLayer]) -> Matrices:
-    modes, skip = _systems(layers)
-    matrices = chunk_matrices(*modes)
-    return matrices._replace(kernel=_at_lag_0(matrices.kernel, skip.transpose(0, 1)))
+    matrices = chunk_matrices(decay, angle, w_re, w_im)
+    skip = torch.stack([layer.D for layer in layers], dim=1)
+    return matrices._replace(kernel=_at_lag_0(matrices.kernel, skip))
 
 
 def _at_lag_0(kernel: Tensor, skip: Tensor) -> Tensor:
