@@ -21,7 +21,7 @@ from diffussm.analysis.figures.cost import (
 from diffussm.analysis.figures.hippo import band_limited, hippo_figure, recalled
 from diffussm.analysis.figures.kernels import channels_drawn, kernels_figure
 from diffussm.analysis.figures.same_noise import same_noise_figure
-from diffussm.analysis.figures.training import smoothed, training_figure
+from diffussm.analysis.figures.training import protocols_told, smoothed, training_figure
 from diffussm.analysis.flops import cost
 from diffussm.analysis.inside import memory_length
 from diffussm.analysis.records import Record
@@ -125,6 +125,7 @@ RUNS = {
             "FD-digits": {"": {1000: 4.0, 500: 8.0}, "0123456789": {900: 5.0}},
             "precision": {"": {1000: 0.5}},
         },
+        protocols={"0123456789": {"guidance_scale": 1.0}},
     ),
     "b": Record(loss={100: 0.5}, evaluations={"FID": {"": {100: 30.0}}}),
 }
@@ -146,6 +147,43 @@ def test_training_draws_losses_and_distances():
     # a run keeps its look in every panel
     assert others[1].get_lines()[0].get_color() == style.look(1)["color"]
     assert len(training_figure({"c": Record(loss={1: 1.0})}).axes) == 1
+
+
+def evaluated(**protocols):
+    curves = {hash: {100: 1.0} for hash in protocols}
+    return Record(loss={100: 0.5}, evaluations={"FID": curves}, protocols=protocols)
+
+
+def test_protocols_are_told_by_what_differs_and_by_their_markers():
+    plain = {"count": 500, "sampler": "ddim", "guidance_scale": 1.0, "guidance_interval": None}
+    guided = plain | {"guidance_scale": 1.5, "guidance_interval": [0.1, 0.8]}
+    runs = {"x": evaluated(aa=plain, bb=guided), "y": evaluated(bb=guided)}
+    drawn = training_figure(runs).axes[1].get_lines()
+    assert [line.get_label() for line in drawn] == [
+        "x, guidance 1.0",
+        "x, guidance 1.5",
+        "y, guidance 1.5",
+    ]
+    assert len({line.get_marker() for line in drawn[:2]}) == 2
+    assert drawn[1].get_marker() == drawn[2].get_marker()
+    assert drawn[0].get_color() == drawn[1].get_color() != drawn[2].get_color()
+    half = guided | {"guidance_interval": [0.2, 0.5]}
+    fewer = plain | {"count": 50, "resize": "other"}
+    told = protocols_told({"x": evaluated(aa=guided, bb=half, cc=fewer, dddddddd=fewer)})
+    assert told == {
+        "aa": "guidance 1.5, interval 0.1 to 0.8",
+        "bb": "guidance 1.5, interval 0.2 to 0.5",
+        "cc": "guidance 1.0, no interval, protocol cc",
+        "dddddddd": "guidance 1.0, no interval, protocol dddddd",
+    }
+
+
+def test_the_last_tick_of_cost_has_room():
+    figure = cost_figure(multiply_adds(NAMES, SIZES))
+    figure.draw_without_rendering()
+    (above,) = figure.axes[0].child_axes
+    last = above.get_xticklabels()[-1].get_window_extent()
+    assert last.x1 < figure.bbox.x1 - 0.1 * figure.dpi  # inches
 
 
 def test_smoothing_is_the_mean_of_the_last_fiftieth():

@@ -36,6 +36,10 @@ def test_a_run_is_read(tmp_path):
             "FD-digits": {"": {30: 4.0}, one: {5: 8.0, 40: 2.5}, other: {40: 7.0}},
             "FID": {one: {5: 3.0, 40: 3.0}, other: {40: 3.0}},
         },
+        protocols={
+            one: {"images_seen": 40, "steps": 50},
+            other: {"images_seen": 40, "steps": 20},
+        },
     )
 
 

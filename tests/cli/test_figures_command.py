@@ -121,8 +121,8 @@ def test_mistakes(figure, trained, others, tmp_path):
         figure("same-noise", trained, others / "mamba", "--device", "cpu")
     with refused("unconditional: it draws without classes"):
         figure("same-noise", others / "mamba", "--classes", "3", "--device", "cpu")
-    with refused("at most 32 seeds"):
-        figure("same-noise", trained, "--seeds", "0-99", "--device", "cpu")
+    with refused("at most 32 seeds"):  # before anything is read or drawn
+        figure("same-noise", "absent", "--seeds", "0-99", "--device", "cpu")
     with refused("DiT has no state space layers"):
         figure("kernels", others / "dit")
     with refused("no fixed kernel"):
@@ -135,10 +135,19 @@ def test_mistakes(figure, trained, others, tmp_path):
         figure("cost", "--models", "DiT-S/3")
     with refused("comes an hourglass ratio"):
         figure("cost", "--models", "DiffuSSM-S:x")
+    with refused(":4 is an hourglass ratio, and DiT-XL/2 has none"):
+        figure("cost", "--models", "DiT-XL/2:4")
     with refused("sizes must be multiples of 8"):
         figure("cost", "--sizes", "100")
     with refused("even state"):
         figure("hippo", "--states", "3")
+    with refused("a state has at most 1,024 numbers, not 4,000,000"):
+        figure("hippo", "--states", "4,4000000")
+    with refused("a signal has at most 100,000 samples, not 1,000,000,000,000"):
+        figure("hippo", "--length", 10**12)
+    for seed in (-1, 2**63):
+        with refused(f"a seed lies between 0 and 2\\^63 - 1, and {seed} does not"):
+            figure("hippo", f"--seed={seed}")
     assert not (tmp_path / "figure.svg").exists()
 
 

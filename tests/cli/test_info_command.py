@@ -1,6 +1,7 @@
 """`diffussm info`: what a person reads, and the object that machines read, are the same facts."""
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from diffussm.analysis.flops import cost
 from diffussm.analysis.memory import training_memory
 from diffussm.checkpoint import load_header
+from diffussm.cli.info import _check_size
 from diffussm.models import create_model, model_config
 
 
@@ -45,6 +47,37 @@ def test_json_of_a_run(trained, diffussm):
     assert f" {held.state / 2**30:,.1f} GiB of state" in diffussm("info", trained, "--memory").out
     assert "beside" not in facts
     assert 0 < facts["ssm_parameters"] < facts["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sentence"),
+    [
+        ("DiffuSSM-S", "99999999992", "sides are at most 1,048,576 pixels"),
+        ("DiffuSSM-S", "512x8", "512x8 pixels do not fit DiffuSSM-S: .* 8 and a width .* 16"),
+        ("DiffuSSM-S", "8x512", "8x512 pixels do not fit DiT-S/2 beside it: .* 16 and .* 16"),
+        ("DiffuSSM-S", "9", "9x9 pixels do not fit DiffuSSM-S: .* 8 and a width .* 16"),
+        ("DiT-S/8", "256x32", "256x32 pixels do not fit DiT-S/8: .* 64 and a width .* 64"),
+        ("ADM-256", "100", "100x100 pixels do not fit ADM-256: .* 32 and a width .* 32"),
+    ],
+)
+def test_sizes_are_told_in_pixels(diffussm, name, size, sentence):
+    said = diffussm("info", name, "--size", size, "--memory")
+    assert said.code == 2
+    assert re.search(sentence, said.err)
+
+
+@pytest.mark.parametrize("name", ["DiffuSSM-S", "UViSSM", "DiT-S/8", "U-ViT-S/2", "ADM-256"])
+def test_the_multiples_that_are_named_are_the_least(name):
+    config = model_config(name, {})
+    with pytest.raises(ValueError, match="do not fit") as refused:
+        _check_size(name, config, 1, 7, 7)
+    down, across = map(int, re.search(r"of (\d+) and .* of (\d+)$", str(refused.value)).groups())
+    for height, width in ((down, across), (3 * down, 5 * across)):
+        assert cost(config, height, width).total > 0
+        _check_size(name, config, 1, height, width)
+    for height, width in ((down, across // 2), (down // 2, across)):
+        with pytest.raises(ValueError, match="positive multiple"):
+            cost(config, height, width)
 
 
 @pytest.mark.parametrize("name", ["DiffuSSM-XL", "DiT-S/2", "U-ViT-S/2", "ADM-256", "UViSSM"])

@@ -15,6 +15,7 @@ from diffussm.cli.stopping import on_stop
 from diffussm.cli.study import study
 from diffussm.studies import report
 from diffussm.studies.result import Place
+from diffussm.studies.running import locked
 from diffussm.training import Trainer
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -68,6 +69,19 @@ def test_a_part_then_the_rest_then_the_table_alone(command, tmp_path, drawn):
     assert sorted(drawn) == ["curves.png", "curves.svg", "results.png", "results.svg"]
     assert (again.stdout, again.stderr) == (rest.stdout, "")
     assert again.stdout == (tmp_path / "it" / "table.md").read_text() + "\n"
+
+
+def test_what_another_process_holds_is_said(command, tmp_path):
+    locks = [Place(tmp_path / "it", member, 1).lock for member in ("plain", "coarse")]
+    for lock in locks:
+        lock.parent.mkdir(parents=True)
+    with locked(locks[0]):
+        said = command("--only", "plain").stdout
+        assert "3 of 4 are still to do: another process holds 1, with the others the same" in said
+        with locked(locks[1]):
+            said = command("--only", "coarse").stdout
+            assert "2 of 4 are still to do: another process holds them and goes on\n" in said
+        assert "1 of 4 are still to do: another process holds it and goes on" in command().stdout
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(command, tmp_path, monkeypatch):

@@ -77,16 +77,25 @@ def test_the_signal_has_the_waves_it_is_said_to_have():
 @pytest.mark.parametrize(
     ("show", "said"),
     [
-        (lambda model: show_kernels(model, 3, "forward"), "block must be .* 1 to 2, not 3"),
+        (lambda model: show_kernels(model, 1.5, "forward"), "block must be .* 1 to 2, not '1.5'"),
         (lambda model: show_kernels(model, 1, "sideways"), "unknown direction 'sideways'"),
-        (lambda model: show_gates(model, 1000), "time step must be .* 0 to 999, not 1,000"),
-        (lambda model: show_memory("legs", 10**9, 4, 100), "state must be"),
+        (lambda model: show_gates(model, None), "time step must be .* 0 to 999, not nothing"),
+        (lambda model: show_memory("legs", 1e30, 4, 100), "state must be"),
         (lambda model: show_memory("lags", 4, 4, 100), "unknown memory 'lags'"),
     ],
 )
 def test_a_mistake_is_a_sentence(show, said):
     with pytest.raises(ValueError, match=said):
         show(tiny_generator())
+
+
+def test_a_number_beyond_its_slider_is_the_sliders_end():
+    model = tiny_generator()
+    assert show_kernels(model, 99, "forward") == show_kernels(model, 2, "forward")
+    assert show_gates(model, -5) == show_gates(model, 0)
+    assert show_gates(model, 1000) == show_gates(model, 999)
+    assert show_memory("legt", 9999, -1, 1) == show_memory("legt", 64, 1, 2)
+    assert show_memory("legt", 0, 99, 9999) == show_memory("legt", 2, 40, 400)
 
 
 def test_a_model_without_state_space_layers_is_a_sentence(shelf, paths):

@@ -140,9 +140,7 @@ def test_an_array_shorter_than_it_says(path):
         array = archive.read("arr_0.npy")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", array[:-1])
-    with pytest.raises(
-        ValueError, match=r"shape is .7, 4, 6, 3., but it is 503 bytes long"
-    ):
+    with pytest.raises(ValueError, match=r"shape is .7, 4, 6, 3., but it is 503 bytes long"):
         AdmFile(path)
 
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tiny import CPU
 from tiny_study import TINY
 
 from diffussm.studies import read_study, running, tasks_of, work
-from diffussm.studies.report import read_results, write_report
+from diffussm.studies.report import held_elsewhere, read_results, write_report
 from diffussm.studies.result import Place, read_result
 from diffussm.studies.running import locked
 from diffussm.studies.table import study_table
@@ -168,6 +169,19 @@ def test_what_another_process_holds_is_left_to_it(declare, tmp_path):
     assert not any(text.startswith("plain") for text in said)
     assert tasks[1].place.result.exists()
     assert not tasks[0].place.result.exists()
+
+
+def test_what_another_leaves_is_taken_up(declare, tmp_path):
+    study = declare()
+    tasks = all_tasks(study, tmp_path / "it")[:2]
+    tasks[0].place.lock.parent.mkdir()
+    with ExitStack() as other:
+        other.enter_context(locked(tasks[0].place.lock))
+        assert held_elsewhere(study, tmp_path / "it") == 1
+        # it ends while we are at the second
+        work(study, tasks, CPU, never, lambda text: other.close())
+    assert held_elsewhere(study, tmp_path / "it") == 0
+    assert tasks[0].place.result.exists()
 
 
 def test_two_at_once_share_the_members(declare, tmp_path, monkeypatch):

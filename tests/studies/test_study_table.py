@@ -2,6 +2,8 @@
 
 import pytest
 
+from diffussm.studies import find_study, read_study
+from diffussm.studies.budget import BUDGETS, EQUAL
 from diffussm.studies.figure import curves_figure, results_figure
 from diffussm.studies.result import Facts, Place, Result, read_result, write_result
 from diffussm.studies.table import Spread, groups, study_table
@@ -62,7 +64,26 @@ def test_one_that_diverged_counts_in_no_mean(declare, results):
     text = study_table(declare(), results)
     assert rows(text)["plain"] == ["1,234", "2.5", "64", "2 (1 diverged)", "0.2500", "60"]
     assert "1 diverged and count in no mean" in text
-    assert "0.0 hours" in text
+
+
+def test_the_preface_says_how_long_and_what_is_equal(declare, results):
+    for seconds, said in ((5.0, "25 seconds"), (60.0, "5 minutes"), (3600.0, "5.0 hours")):
+        several = [result("plain", seed, 1.0, seconds) for seed in range(5)]
+        assert f"{said} of training" in study_table(declare(), {"plain": several})
+    text = study_table(declare(), results)
+    assert "; each member sees as many images as plain.\n" in text
+    assert EQUAL.keys() == BUDGETS.keys()
+
+
+def test_the_command_is_what_was_given(declare, tmp_path, results):
+    study = declare()
+    assert f"`diffussm study {tmp_path / 'tiny.toml'}`: 3 of 4 results" in study_table(
+        study, results
+    )
+    changed = read_study(tmp_path / "tiny.toml", ["training.lr=0.5"])
+    assert changed.command.endswith("tiny.toml --set training.lr=0.5")
+    built_in = read_study(find_study("claims-digits"))
+    assert built_in.command == "diffussm study claims-digits"
 
 
 def test_a_table_for_each_claim_and_one_for_the_rest(declare, results):

@@ -8,6 +8,7 @@ Numbers of different protocols cannot be compared, so each protocol has a curve 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class Record:
     evaluations: dict[str, dict[str, Curve]] = field(default_factory=dict)
     """Of samples of the averaged weights, by name of the metric and hash of the protocol; "" stands
     for the one that the recipe names."""
+    protocols: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By hash, for all but the recipe's."""
 
 
 def read_record(run: Path) -> Record:
@@ -38,7 +41,7 @@ def read_record(run: Path) -> Record:
     path = run / METRICS_FILE
     if not path.is_file():
         raise ValueError(f"{run} has no {METRICS_FILE}; give the folder of a run that has begun")
-    loss, validation, evaluations = {}, {}, {}
+    loss, validation, evaluations, protocols = {}, {}, {}, {}
     for number, text in enumerate(path.read_text().split("\n")[:-1], start=1):
         # a kill may have cut the last line short: it has no end
         try:
@@ -57,10 +60,11 @@ def read_record(run: Path) -> Record:
         try:
             found = json.loads(file.read_text())
             images = int(found["protocol"]["images_seen"])
+            protocols[str(found["hash"])] = dict(found["protocol"])
             _note(evaluations, str(found["hash"]), images, found["metrics"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{file} is damaged; remove it") from None
-    return Record(loss=loss, validation=validation, evaluations=evaluations)
+    return Record(loss=loss, validation=validation, evaluations=evaluations, protocols=protocols)
 
 
 def _note(

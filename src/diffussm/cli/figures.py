@@ -103,13 +103,14 @@ def same_noise(
     """
     columns = numbers("--seeds", seeds)
     chosen = None if classes is None else numbers("--classes", classes)
-    from diffussm.analysis.figures.same_noise import same_noise_figure
+    from diffussm.analysis.figures.same_noise import check_columns, same_noise_figure
     from diffussm.analysis.figures.style import check_file, write_figure
     from diffussm.analysis.same_noise import check_comparable
     from diffussm.analysis.same_noise import same_noise as drawn
     from diffussm.generation import load, to_uint8
 
     check_file(out)
+    check_columns(len(columns))
     where = choose_device(device)
     models = {
         name: load(path, where) for name, path in zip(_names(checkpoints), checkpoints, strict=True)
@@ -179,8 +180,8 @@ def kernels(
 @figures.command()
 def hippo(
     out: Path = OUT,
-    states: str = typer.Option("4,8,16,32,48,64", help="State sizes, even: 4,8,16 or more."),
-    length: int = typer.Option(1000, help="Samples of the signal."),
+    states: str = typer.Option("4,8,16,32,48,64", help="State sizes, even, up to 1024."),
+    length: int = typer.Option(1000, help="Samples of the signal, up to 100000."),
     periods: int = typer.Option(12, help="Periods of its fastest wave."),
     seed: int = typer.Option(0, help="Another signal."),
 ) -> None:

@@ -1,6 +1,7 @@
 """`diffussm info`: what a model is and costs."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from diffussm.cli.arguments import sizes as parse_sizes
 from diffussm.cli.display import say
 
 LATENT_CHANNELS = 4
+LARGEST = 2**20
+"""Pixels of a side: the bytes of what larger images hold are more than torch can count."""
 
 SAID = {
     "d_model": "width {}",
@@ -94,10 +97,9 @@ def gather(model: str, size: str | None, ssm: str | None, memory: bool) -> dict[
         fixed = sum(buffer.numel() for buffer in _sized_up(other).buffers())
         facts["beside"] = {"name": beside, "parameters": _numel(_sized_up(other)) + fixed}
     for height, width in parse_sizes(size) if size else usual:
-        if height % reduction or width % reduction:
-            raise ValueError(
-                f"{height}x{width} pixels have no latent: sides must be multiples of {reduction}"
-            )
+        _check_size(model, config, reduction, height, width)
+        if other:
+            _check_size(f"{beside} beside it", other, reduction, height, width)
         latent = height // reduction, width // reduction
         found = {"height": height, "width": width} | _costs(config, latent)
         if other:
@@ -174,6 +176,35 @@ def _table(rows: list[dict[str, str]]) -> list[str]:
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in cells
     ]
+
+
+def _check_size(name: str, config, reduction: int, height: int, width: int) -> None:
+    """A ValueError, in pixels, for an image whose latent, `reduction` times smaller, does not fit.
+
+    A config says only whether a size fits, so the least height and width are tried for.
+    """
+    if max(height, width) > LARGEST:
+        raise ValueError(
+            f"{height}x{width} is too large: sides are at most {LARGEST:,} pixels; ask for less"
+        )
+    rows, columns = config.size
+    down = reduction * next(side for side in count(1) if _fits(config, side, columns))
+    across = reduction * next(side for side in count(1) if _fits(config, rows, side))
+    if height % down or width % across:
+        raise ValueError(
+            f"{height}x{width} pixels do not fit {name}: give a height that is a multiple of "
+            f"{down} and a width that is one of {across}"
+        )
+
+
+def _fits(config, height: int, width: int) -> bool:
+    from diffussm.analysis.flops import cost
+
+    try:
+        cost(config, height, width)
+    except ValueError:
+        return False
+    return True
 
 
 def _costs(config, latent: tuple[int, int]) -> dict[str, Any]:

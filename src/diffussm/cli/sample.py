@@ -83,8 +83,8 @@ def sample(
         )
     pixels = to_uint8(drawn)
     if out:
-        classes = len(chosen or range(model.config.model.num_classes))
-        sheet = sample_sheet(pixels, drawn_seeds, labels, model.config.class_names, classes)
+        in_turn = len(chosen or range(model.config.model.num_classes))
+        sheet = sample_sheet(pixels, drawn_seeds, labels, model.config.class_names, in_turn)
         write_png(out, sheet)
         say(f"{len(drawn_seeds)} images in {out}")
     if images:

@@ -147,11 +147,19 @@ def _seeds(declared: "Study", text: str | None) -> tuple[int, ...]:
 
 def _report(declared: "Study", folder: Path) -> None:
     """Print the table of what is finished, and write it and the figures beside the results."""
-    from diffussm.studies.report import write_report
+    from diffussm.studies.report import held_elsewhere, write_report
 
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder} with results of {declared.name}")
     text, done, wanted = write_report(declared, folder)
     say(text)
-    if done < wanted:
-        say(f"{wanted - done} of {wanted} are still to do: the same command goes on")
+    left, held = wanted - done, held_elsewhere(declared, folder)
+    if left:
+        say(f"{left} of {wanted} are still to do: {_who_goes_on(left, held)}")
+
+
+def _who_goes_on(left: int, held: int) -> str:
+    if held >= left:
+        return f"another process holds {'it' if left == 1 else 'them'} and goes on"
+    others = f"another process holds {held}, with the others " if held else ""
+    return f"{others}the same command goes on"

@@ -12,6 +12,10 @@ from diffussm.demo.drawing import Frame, Panel
 from diffussm.demo.shelf import Facts
 from diffussm.demo.training import Progress
 
+TURN = "<p>waiting for its turn ...</p>"
+STOPPING = "<p>stopping ...</p>"
+STOPPED = "<p>stopped; the same button begins again</p>"
+
 
 def paragraph(text: str) -> str:
     """Plain words."""

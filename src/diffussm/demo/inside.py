@@ -9,7 +9,7 @@ from torch import Tensor
 from diffussm.analysis.inside import directions, gate_sizes, kernels, memory_length
 from diffussm.demo.chart import Line, chart
 from diffussm.demo.html import paragraph
-from diffussm.demo.request import whole
+from diffussm.demo.request import nearest
 from diffussm.generation import Generator
 from diffussm.ssm.reconstruction import recall, remember
 
@@ -25,7 +25,7 @@ LENGTH, MAX_STATE, MAX_WAVES = 400, 64, 40
 
 def show_kernels(model: Generator, block: object, direction: str) -> str:
     """The kernels of one layer and direction, and how far they remember, as HTML."""
-    number = whole("block", block, 1, depth(model)) - 1
+    number = nearest("block", block, 1, depth(model)) - 1
     kernel = kernels(model.model, number, direction)
     remembered = memory_length(kernel, 0.9)
     order = remembered.argsort()
@@ -68,7 +68,7 @@ def show_kernels(model: Generator, block: object, direction: str) -> str:
 def show_gates(model: Generator, t: object) -> str:
     """How strongly each block acts over the process, and at step `t`, as HTML."""
     steps, config = model.config.diffusion.steps, model.config.model
-    chosen = whole("time step", t, 0, steps - 1)
+    chosen = nearest("time step", t, 0, steps - 1)
     device = next(model.model.parameters()).device
     times = torch.linspace(0, steps - 1, POINTS).round().long()
     times = torch.cat([times, torch.tensor([chosen])]).to(device)
@@ -94,9 +94,9 @@ def show_gates(model: Generator, t: object) -> str:
 
 def show_memory(memory: str, state: object, waves: object, window: object) -> str:
     """A signal read once, value by value, and what a HiPPO state recalls of it, as HTML."""
-    size = whole("state", state, 2, MAX_STATE)
-    signal = wavy(whole("waves", waves, 1, MAX_WAVES))
-    length = LENGTH if memory == "legs" else whole("window", window, 2, LENGTH)
+    size = nearest("state", state, 2, MAX_STATE)
+    signal = wavy(nearest("waves", waves, 1, MAX_WAVES))
+    length = LENGTH if memory == "legs" else nearest("window", window, 2, LENGTH)
     states = remember(signal, memory, size, None if memory == "legs" else length)
     points = (torch.arange(length) + 0.5) / length
     past, recalled = signal[-length:], recall(states[-1], points, memory)

@@ -14,22 +14,17 @@ import gradio as gr
 from diffussm.checkpoint import MODEL_FILE
 from diffussm.demo import html, inside
 from diffussm.demo.drawing import draw, write
-from diffussm.demo.request import MAX_IMAGES, MAX_STEPS, read_request
+from diffussm.demo.request import MAX_IMAGES, MAX_STEPS, MISTAKES, read_request, usual_request
 from diffussm.demo.shelf import Shelf
 from diffussm.demo.training import Training
-from diffussm.diffusion import DEFAULT_STEPS, SAMPLERS, Guidance, Sampling
+from diffussm.diffusion import DEFAULT_STEPS, SAMPLERS
 from diffussm.ssm.reconstruction import MEMORIES
 
-MISTAKES = (ValueError, OSError, ArithmeticError)
 AT_ONCE, WAITING = 4, 16
 """Drawings that share the machine, and how many more may wait for their turn."""
 
 CLEAN_EVERY, KEEP_FILES = 600, 3600
 """Seconds: how often files of downloads are looked through, and how long each is kept."""
-
-TURN = "<p>waiting for its turn ...</p>"
-STOPPING = "<p>stopping ...</p>"
-STOPPED = "<p>stopped; the same button begins again</p>"
 
 
 def build_page(shelf: Shelf, training: Training) -> gr.Blocks:
@@ -55,8 +50,13 @@ def build_page(shelf: Shelf, training: Training) -> gr.Blocks:
                 gr.update(choices=shelf.paths, value=path),
             )
 
+        began_with = bool(shelf.paths)  # then one is chosen already, and perhaps others by now
         page.load(
-            lambda: offer(next(iter(shelf.paths), None)),
+            lambda: (
+                [gr.update(choices=shelf.paths)] * 2
+                if began_with
+                else offer(next(iter(shelf.paths), None))
+            ),
             None,
             [chosen, looked_at],
             show_progress="hidden",
@@ -72,7 +72,7 @@ def build_page(shelf: Shelf, training: Training) -> gr.Blocks:
 
 
 def _draw_tab(shelf: Shelf) -> gr.CheckboxGroup:
-    names, sampling, guided = _usual(shelf, shelf.paths[:1])
+    names, sampling, guided = usual_request(shelf, shelf.paths[:1])
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             chosen = gr.CheckboxGroup(
@@ -130,16 +130,18 @@ def _draw_tab(shelf: Shelf) -> gr.CheckboxGroup:
     fields = [chosen, classes, seed, number, sampler, steps, guidance, low, high]
     shown = [status, panels, command, files]
 
-    turns: dict[str, int] = {}
+    turns: dict[str, int] = {}  # the newest drawing of each person; 0 once it is to stop
     numbers = count(1)
 
     def begin(person: gr.Request) -> tuple[int, str]:
-        """The newest drawing of a person is theirs; an earlier one ends."""
         number = turns[_who(person)] = next(numbers)
-        return number, TURN
+        return number, html.TURN
 
     def end(person: gr.Request):
-        return STOPPING if turns.pop(_who(person), None) else gr.skip()
+        if not turns.get(_who(person)):
+            return gr.skip()
+        turns[_who(person)] = 0
+        return html.STOPPING
 
     def show(person: gr.Request, number: int, *asked) -> Iterator[tuple]:
         try:
@@ -148,8 +150,10 @@ def _draw_tab(shelf: Shelf) -> gr.CheckboxGroup:
             lines = "\n".join(map(request.command, request.checkpoints))
             with TemporaryDirectory() as folder:
                 for frame in draw(shelf, request):
-                    if turns.get(_who(person)) != number:
-                        yield STOPPED, gr.skip(), gr.skip(), gr.skip()
+                    now = turns.get(_who(person))
+                    if now != number:  # a newer drawing's words are not written over
+                        said = html.STOPPED if now == 0 else gr.skip()
+                        yield said, gr.skip(), gr.skip(), gr.skip()
                         return
                     written = write(frame, Path(folder)) if frame.step == frame.total else []
                     download = gr.update(value=written, visible=bool(written))
@@ -161,19 +165,26 @@ def _draw_tab(shelf: Shelf) -> gr.CheckboxGroup:
             del turns[_who(person)]
 
     def usual(paths: list[str]) -> tuple:
-        names, sampling, guided = _usual(shelf, paths)
+        names, sampling, guided = usual_request(shelf, paths)
         offered = gr.update(choices=names, value=[])
-        return offered, sampling.sampler, sampling.total, guided.scale, *guided.interval
+        name = sampling.sampler
+        return offered, name, name, sampling.total, guided.scale, *guided.interval
 
-    chosen.change(
-        usual, chosen, [classes, sampler, steps, guidance, low, high], show_progress="hidden"
-    )
-    sampler.input(DEFAULT_STEPS.get, sampler, steps, show_progress="hidden")
+    def usual_steps(name: str, before: str) -> tuple:
+        """Of another sampler: gradio speaks of input whenever the field is left, too."""
+        return gr.skip() if name == before else DEFAULT_STEPS[name], name
+
+    before = gr.State(sampling.sampler)
+    changed = [classes, sampler, before, steps, guidance, low, high]
+    chosen.change(usual, chosen, changed, show_progress="hidden")
+    sampler.input(usual_steps, [sampler, before], [steps, before], show_progress="hidden")
     turn = gr.State(0)
     begun = gr.on(
         [start.click, seed.submit], begin, None, [turn, status], queue=False, show_progress="hidden"
     )
-    begun.then(show, [turn, *fields], shown, show_progress="hidden")
+    begun.then(
+        show, [turn, *fields], shown, show_progress="hidden", trigger_mode="multiple"
+    )  # else a second one were dropped while the first draws
     stop.click(end, None, status, queue=False, show_progress="hidden")
     return chosen
 
@@ -190,10 +201,10 @@ def _inside_tab(shelf: Shelf, tab: gr.Tab) -> gr.Dropdown:
             kernels = gr.HTML(elem_id="kernels")
             gates = gr.HTML(elem_id="gates")
 
-    def show_kernels(path: str | None, block: int, direction: str) -> str:
+    def show_kernels(path: str | None, block: object, direction: str) -> str:
         return _or_sentence(lambda: inside.show_kernels(_model(shelf, path), block, direction))
 
-    def show_gates(path: str | None, t: int) -> str:
+    def show_gates(path: str | None, t: object) -> str:
         return _or_sentence(lambda: inside.show_gates(_model(shelf, path), t))
 
     def bounds(path: str | None) -> tuple:
@@ -210,15 +221,8 @@ def _inside_tab(shelf: Shelf, tab: gr.Tab) -> gr.Dropdown:
     changed = gr.on([tab.select, model.change], bounds, model, [block, t], show_progress="hidden")
     changed.then(show_kernels, [model, block, direction], kernels, show_progress="hidden")
     changed.then(show_gates, [model, t], gates, show_progress="hidden")
-    for field in (block, direction):
-        field.input(
-            show_kernels,
-            [model, block, direction],
-            kernels,
-            show_progress="hidden",
-            trigger_mode="always_last",
-        )
-    t.input(show_gates, [model, t], gates, show_progress="hidden", trigger_mode="always_last")
+    _on_input([block, direction], show_kernels, [model, block, direction], kernels)
+    _on_input([t], show_gates, [model, t], gates)
     return model
 
 
@@ -242,8 +246,7 @@ def _hippo_tab() -> None:
     def show(*asked) -> str:
         return _or_sentence(lambda: inside.show_memory(*asked))
 
-    for field in fields:
-        field.input(show, fields, recalled, show_progress="hidden", trigger_mode="always_last")
+    _on_input(fields, show, fields, recalled)
 
 
 def _train_tab(shelf: Shelf, training: Training):
@@ -271,15 +274,11 @@ def _train_tab(shelf: Shelf, training: Training):
     return watching
 
 
-def _usual(shelf: Shelf, paths: list[str]) -> tuple[list[tuple[str, int]], Sampling, Guidance]:
-    """Classes by name, sampler and guidance of the first of some models."""
-    with suppress(*MISTAKES):  # whoever then draws is told
-        if paths:
-            config = shelf.take(paths[0]).config
-            names = config.class_names or map(str, range(config.model.num_classes))
-            offered = [(name, label) for label, name in enumerate(names)]
-            return offered, config.sampling, config.guidance
-    return [], Sampling(sampler="ddim"), Guidance()
+def _on_input(changing: list, show, fields: list, chart: gr.HTML) -> None:
+    """Draw a chart anew when one of some fields changes; `show` checks them, not gradio."""
+    once = {"show_progress": "hidden", "trigger_mode": "always_last", "preprocess": False}
+    for field in changing:
+        field.input(show, fields, chart, **once)
 
 
 def _model(shelf: Shelf, path: str | None):

@@ -3,13 +3,18 @@
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from diffussm.config import choose
+from diffussm.demo.shelf import Shelf
 from diffussm.diffusion import SAMPLERS, Guidance, Sampling
 
 MAX_MODELS, MAX_IMAGES, MAX_STEPS = 4, 64, 250
 """Most of each that one request may ask for; the command line has no such bounds."""
+
+MISTAKES = (ValueError, OSError, ArithmeticError)
+"""What a person is told in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ def read_request(
     choose("sampler", sampler, SAMPLERS)
     images = whole("number of images", number, 1, MAX_IMAGES)
     first = whole("first seed", seed, 0, 2**63 - images)
+    if low > high:
+        raise ValueError(f"Guide from, {low:g}, must not be above Guide to, {high:g}")
     return Request(
         checkpoints=tuple(checkpoints),
         classes=tuple(classes),
@@ -80,18 +87,47 @@ def read_request(
     )
 
 
+def usual_request(
+    shelf: Shelf, paths: Sequence[str]
+) -> tuple[list[tuple[str, int]], Sampling, Guidance]:
+    """Classes by name, sampler and guidance of the first of some models."""
+    with suppress(*MISTAKES):  # whoever then draws is told
+        if paths:
+            config = shelf.take(paths[0]).config
+            names = config.class_names or map(str, range(config.model.num_classes))
+            offered = [(name, label) for label, name in enumerate(names)]
+            return offered, config.sampling, config.guidance
+    return [], Sampling(sampler="ddim"), Guidance()
+
+
+def nearest(what: str, value: object, low: int, high: int) -> int:
+    """The whole number of a slider's field, or the bound it is beyond; ValueError for no number.
+
+    The field itself moves to that bound, silently, when the person leaves it.
+    """
+    return min(max(_number(what, value, low, high), low), high)
+
+
 def whole(what: str, value: object, low: int, high: int) -> int:
     """The whole number that a field holds; ValueError for anything else or out of bounds."""
-    text = "" if value is None else str(value).strip()
-    bounds = f"a whole number from {low:,} to {high:,}"
-    if not re.fullmatch(r"-?\d{1,30}", text):
-        found = repr(text[:30]) if text else "nothing"
-        raise ValueError(f"{what} must be {bounds}, not {found}")
-    if not low <= int(text) <= high:
-        raise ValueError(f"{what} must be {bounds}, not {int(text):,}")
-    return int(text)
+    number = _number(what, value, low, high)
+    if not low <= number <= high:
+        raise ValueError(f"{what} must be {_bounds(low, high)}, not {number:,}")
+    return number
 
 
 def file_name(checkpoint: str) -> str:
     """A name for what a model has drawn: runs/digits gives runs-digits."""
     return re.sub(r"[^\w.]+", "-", checkpoint).strip("-.") or "model"
+
+
+def _number(what: str, value: object, low: int, high: int) -> int:
+    text = "" if value is None else str(value).strip()
+    if not re.fullmatch(r"-?\d{1,30}", text):
+        found = repr(text[:30]) if text else "nothing"
+        raise ValueError(f"{what} must be {_bounds(low, high)}, not {found}")
+    return int(text)
+
+
+def _bounds(low: int, high: int) -> str:
+    return f"a whole number from {low:,} to {high:,}"

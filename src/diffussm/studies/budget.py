@@ -60,6 +60,14 @@ BUDGETS: dict[str, Callable[[Recipe, Dataset, torch.device], float]] = {
 """Price of an image, by what is equal."""
 
 
+EQUAL = {
+    "images": "each member sees as many images as",
+    "multiply-adds": "each member spends as many multiply-adds as",
+    "seconds": "each member trains as long as",
+}
+"""What a study says of each, before the name of the reference."""
+
+
 def clock_of(device: torch.device) -> Callable[[], float]:
     """Seconds of this process's processors, or of the world's clock where a GPU does the work."""
     return time.process_time if device.type == "cpu" else time.perf_counter

@@ -6,7 +6,7 @@ from diffussm.analysis.figures.style import write_figure
 from diffussm.checkpoint import write_safely
 from diffussm.studies.figure import curves_figure, results_figure
 from diffussm.studies.result import Place, Result, read_result
-from diffussm.studies.running import locked
+from diffussm.studies.running import is_locked, locked
 from diffussm.studies.study import Study
 from diffussm.studies.table import study_table
 
@@ -30,6 +30,12 @@ def write_report(study: Study, folder: Path) -> tuple[str, int, int]:
             write_figure(folder / f"curves{ending}", curves_figure(study, results))
     done = sum(len(several) for several in results.values())
     return text, done, len(study.members) * len(study.seeds)
+
+
+def held_elsewhere(study: Study, folder: Path) -> int:
+    """How many results are still to come from a process that is at work on them now."""
+    places = [Place(folder, member, seed) for member in study.members for seed in study.seeds]
+    return sum(is_locked(place.lock) for place in places if not place.result.exists())
 
 
 def read_results(study: Study, folder: Path) -> dict[str, list[Result]]:

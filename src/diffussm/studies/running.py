@@ -109,12 +109,16 @@ def work(
     tell: Callable[[str], None],
 ) -> None:
     """Train and measure what has no result, until nothing is left that nobody holds."""
+    others: list[Task] = []
     for task in tasks:
         if stop():
             return
         make_folder(task.place.lock.parent)
         with locked(task.place.lock) as ours:
-            if not ours or finished(study, task):
+            if not ours:
+                others.append(task)
+                continue
+            if finished(study, task):
                 continue
             named = f"{task.place.member}, seed {task.place.seed}"
             tell(f"{named}: training on {task.recipe.training.images:,} images")
@@ -123,6 +127,8 @@ def work(
                 tell(f"{named}: stopped and saved")
                 return
             tell(f"{named}: {said(result)}")
+    if len(others) < len(tasks):  # time has passed: they may have stopped and left something
+        work(study, others, device, stop, tell)
 
 
 def train_and_measure(study: Study, task: Task, device: torch.device, stop: Stop) -> Result | None:
@@ -240,6 +246,14 @@ class Clock:
         self.notes.append([images, self.total])
         text = json.dumps(self.notes)
         write_safely(self.path, lambda temporary: temporary.write_text(text))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds this file."""
+    if not path.exists():
+        return False
+    with locked(path) as ours:
+        return not ours
 
 
 @contextmanager

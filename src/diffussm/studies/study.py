@@ -11,6 +11,7 @@ reference = "published"     the member whose amount it is
 [[claims]]                  says = "...", members = [...]: what the table and figure put together
 """
 
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Study:
     """A study as declared; `read_study` makes it of a file."""
 
     name: str
+    command: str
+    """That runs it, as one types it."""
     title: str
     base: str
     seeds: tuple[int, ...]
@@ -79,8 +82,7 @@ def find_study(name: str) -> Path:
         if not Path(name).is_file():
             raise ValueError(f"there is no file {name} that declares a study")
         return Path(name)
-    folder = recipes_folder() / "studies"
-    return choose("study", name, {path.stem: path for path in folder.glob("*.toml")})
+    return choose("study", name, {path.stem: path for path in _built_in().glob("*.toml")})
 
 
 def read_study(path: Path, settings: Iterable[str] = ()) -> Study:
@@ -103,9 +105,10 @@ def read_study(path: Path, settings: Iterable[str] = ()) -> Study:
     for key in ("base", "members"):
         if not tables.get(key):
             raise ValueError(f"{path} declares no {key}; a study needs them")
-    members = tables["members"]
+    members, settings = tables["members"], tuple(settings)
     study = Study(
         name=path.stem,
+        command=_command(path, settings),
         title=tables.get("title", path.stem),
         base=tables["base"],
         seeds=tuple(tables.get("seeds", [0])),
@@ -121,6 +124,16 @@ def read_study(path: Path, settings: Iterable[str] = ()) -> Study:
 
 
 KEYS = ("title", "base", "seeds", "budget", "reference", "all", "measure", "members", "claims")
+
+
+def _built_in() -> Path:
+    return recipes_folder() / "studies"
+
+
+def _command(path: Path, settings: Iterable[str]) -> str:
+    given = path.stem if path.parent == _built_in() else str(path)
+    changed = [word for setting in settings for word in ("--set", setting)]
+    return shlex.join(["diffussm", "study", given, *changed])
 
 
 def _check_table(name: str, value: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from diffussm.studies.budget import EQUAL
 from diffussm.studies.measures import METRICS
 from diffussm.studies.result import Result
 from diffussm.studies.study import Claim, Study
@@ -12,7 +13,8 @@ Results = Mapping[str, Sequence[Result]]
 """Of each member, one for each seed that is finished."""
 
 NONE = "-"
-MINUTE = 60
+DURATIONS = (("hours", 3600, 1), ("minutes", 60, 0), ("seconds", 1, 0))
+"""Name, seconds, digits after the point."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,23 @@ def _preface(study: Study, results: Results) -> str:
     wanted = len(study.members) * len(study.seeds)
     machines = sorted({_machine(result) for result in every})
     diverged = sum(bool(result.facts.diverged) for result in every)
-    hours = sum(result.facts.seconds for result in every) / MINUTE**2
+    trained = _duration(sum(result.facts.seconds for result in every))
     lines = [
-        f"`diffussm study {study.name}`: {len(every)} of {wanted} results, equal {study.budget} "
-        f"as {study.reference} has them, {hours:.1f} hours of training.",
+        f"`{study.command}`: {len(every)} of {wanted} results, {trained} of training; "
+        f"{EQUAL[study.budget]} {study.reference}.",
         f"{'; '.join(machines)}." if machines else "",
         "± is the standard deviation over the seeds. Multiply-adds: of one forward pass, by "
         "formula, in millions. Seconds: of training, a mean.",
         f"{diverged} diverged and count in no mean." if diverged else "",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _duration(seconds: int | float) -> str:
+    """In the largest unit of which there are two: 3.4 hours, 90 minutes, 45 seconds."""
+    fits = (each for each in DURATIONS if seconds >= 2 * each[1])
+    name, unit, digits = next(fits, DURATIONS[-1])
+    return f"{seconds / unit:.{digits}f} {name}"
 
 
 def _machine(result: Result) -> str:

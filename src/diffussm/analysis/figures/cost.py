@@ -20,6 +20,8 @@ FACTOR = 8
 """Pixels along a latent's side."""
 LETTERS = 75
 """In a line above a panel."""
+INSIDE = 0.97
+"""Of the figure's width: the last tick's label reaches over the panel's right end."""
 
 BySize = Mapping[int, float]
 """A number by pixels along an image's side."""
@@ -47,6 +49,10 @@ def multiply_adds(names: Sequence[str], sizes: Sequence[int]) -> dict[str, dict[
         preset, colon, ratio = name.partition(":")
         if colon and not ratio.isdecimal():
             raise ValueError(f"after the colon of {name!r} comes an hourglass ratio, as in :4")
+        if colon and not hasattr(model_config(preset, {}), "hourglass_ratio"):
+            raise ValueError(
+                f":{ratio} is an hourglass ratio, and {preset} has none; write {preset} alone"
+            )
         config = model_config(preset, {"hourglass_ratio": int(ratio)} if colon else {})
         found[name] = {
             size: cost(config, size // FACTOR, size // FACTOR).total / 1e9 for size in sizes
@@ -91,6 +97,7 @@ def cost_figure(giga: Mapping[str, BySize], measured: Measured | None = None) ->
     A dotted line stands where the first model becomes cheaper than the first DiT, if it does.
     """
     figure = new_figure(10.4 if measured else 6.4, 4.9)
+    figure.set_layout_engine("constrained", rect=(0, 0, INSIDE, 1))
     panels = figure.subplots(1, 2 if measured else 1, sharex=True, squeeze=False)[0]
     styles = {name: number for number, name in enumerate(giga)}
     _lines(panels[0], giga, styles)

@@ -31,6 +31,10 @@ DRAWN = 3
 """Of the states, the first, the middle and the last are drawn; all have their error."""
 
 
+LONGEST, LARGEST, SEEDS = 100_000, 1024, 2**63
+"""Most samples of a signal, largest state, and how many signals there are."""
+
+
 @dataclass(frozen=True)
 class Recalled:
     """The past as one memory draws it at the end of the signal."""
@@ -51,8 +55,13 @@ class Recalled:
 def band_limited(length: int, periods: int = 12, seed: int = 0) -> Float[Tensor, " length"]:
     """Noise in waves of 1 to `periods` periods, of mean square 1, in float64.
 
-    Raises ValueError for a length that cannot hold that many periods.
+    Raises ValueError for a length that cannot hold that many periods or is above LONGEST, and for
+    a seed that is not one of SEEDS.
     """
+    if length > LONGEST:
+        raise ValueError(f"a signal has at most {LONGEST:,} samples, not {length:,}; ask for fewer")
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"a seed lies between 0 and 2^63 - 1, and {seed} does not")
     if not 1 <= periods < length // 2:
         raise ValueError(
             f"{length} samples hold 1 to {max(length // 2 - 1, 0)} periods, not {periods}"
@@ -68,7 +77,14 @@ def band_limited(length: int, periods: int = 12, seed: int = 0) -> Float[Tensor,
 def recalled(
     signal: Float[Tensor, " length"], memory: str, states: Sequence[int], window: int | None = None
 ) -> Recalled:
-    """The past of the signal's end; errors as in `diffussm.ssm.reconstruction.remember`."""
+    """The past of the signal's end.
+
+    Raises ValueError for a state above LARGEST, and as `diffussm.ssm.reconstruction.remember`.
+    """
+    if states and max(states) > LARGEST:
+        raise ValueError(
+            f"a state has at most {LARGEST:,} numbers, not {max(states):,}; ask for a smaller one"
+        )
     past = signal.double() if window is None else signal[-window:].double()
     points = (torch.arange(len(past), dtype=torch.float64) + 0.5) / len(past)
     found = {

@@ -21,14 +21,19 @@ COLUMNS = 32
 """Most noises in a figure."""
 
 
+def check_columns(count: int) -> None:
+    """ValueError for more than COLUMNS noises."""
+    if count > COLUMNS:
+        raise ValueError(f"a figure holds at most {COLUMNS} seeds, not {count}; ask for fewer")
+
+
 def same_noise_figure(pixels: Mapping[str, Pixels], captions: Sequence[str]) -> Figure:
     """Images in a grid: a row for each model, labelled; a column for each noise, captioned.
 
     Raises ValueError for more than COLUMNS columns.
     """
     columns = len(captions)
-    if columns > COLUMNS:
-        raise ValueError(f"a figure holds at most {COLUMNS} seeds, not {columns}; ask for fewer")
+    check_columns(columns)
     height, width = next(iter(pixels.values())).shape[1:3]
     margin = 0.3 + LETTER * max(map(len, pixels))
     figure = new_figure(margin + SIDE * columns, 0.4 + SIDE * height / width * len(pixels))
