@@ -43,14 +43,23 @@ def resolve(name):
     return found
 
 
-def test_the_mathematics_page_runs():
-    text = MATHEMATICS.read_text()
+@pytest.mark.parametrize("name", ["mathematics", "extending", "performance"])
+def test_the_code_of_a_page_runs(name, monkeypatch):
+    for key in ("stripes", "noise"):  # what a page adds goes again
+        monkeypatch.setitem(DATASETS, key, None)
+    path = ROOT / "docs" / f"{name}.md"
+    text = path.read_text()
     blocks = [match for match in FENCED.finditer(text) if match[1] == "python"]
     assert blocks
     namespace = {}
     for block in blocks:
         lines_above = text.count("\n", 0, block.start(2))  # errors then name the page's own line
-        exec(compile("\n" * lines_above + block[2], str(MATHEMATICS), "exec"), namespace)
+        exec(compile("\n" * lines_above + block[2], str(path), "exec"), namespace)
+
+
+def test_no_page_has_code_that_nothing_runs():
+    run = {"mathematics.md", "extending.md", "performance.md", "README.md"}
+    assert {page.name for page in PAGES if "```python" in page.read_text()} == run
 
 
 def test_the_readme_runs(tmp_path, monkeypatch, capsys):
