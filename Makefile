@@ -9,6 +9,7 @@ help:
 	@echo "make test    set up, lint, and run the tests, two at a time (JOBS=2)"
 	@echo "make lint    the checks without the tests: style, types, floors"
 	@echo "make format  let ruff mend what it can"
+	@echo "make site    set up, and build the pages of docs/ into build/site"
 	@echo "make clean   remove caches and builds; runs/ and .venv stay"
 
 demo: core
@@ -18,6 +19,10 @@ demo: core
 page:
 	@sh scripts/setup.sh demo
 	$(bin)/diffussm demo
+
+site:
+	@sh scripts/setup.sh docs
+	$(bin)/mkdocs build -q
 
 test: lint
 	$(bin)/python -m pytest -n $(JOBS)
@@ -42,4 +47,4 @@ clean:
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo page test lint format core dev clean
+.PHONY: help demo page site test lint format core dev clean

@@ -105,3 +105,8 @@ def test_the_floors_drawn_are_the_floors_checked(page):
     drawing = next(block[2] for block in FENCED.finditer((ROOT / page).read_text()))
     drawn = [re.split(r"\s{2,}", line)[0] for line in drawing.splitlines()]
     assert drawn == contract["layers"]
+
+
+def test_the_site_has_every_page():
+    named = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(page.name for page in ROOT.glob("docs/*.md"))
