@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import socket
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -30,3 +31,13 @@ def test_for_machines_and_without_secrets(diffussm):
         assert secret not in text
     user = getpass.getuser()
     assert all(user != word for value in found.values() for word in str(value).split())
+
+
+def test_too_little_memory_is_a_sentence(diffussm, monkeypatch):
+    def starve():
+        raise MemoryError
+
+    monkeypatch.setattr(import_module("diffussm.cli.env"), "_found", starve)
+    said = diffussm("env")
+    assert (said.code, said.out) == (2, "")
+    assert "not enough memory" in said.err

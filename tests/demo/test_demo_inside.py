@@ -3,12 +3,11 @@
 import re
 
 import pytest
-import torch
 from test_chart import drawn
 from tiny import tiny_generator
 
 from diffussm.analysis.inside import kernels, memory_length
-from diffussm.demo.inside import LENGTH, show_gates, show_kernels, show_memory, wavy
+from diffussm.demo.inside import LENGTH, show_gates, show_kernels, show_memory
 from diffussm.ssm.reconstruction import MEMORIES
 
 
@@ -65,13 +64,6 @@ def test_more_numbers_recall_better(memory):
     assert len(signal) == LENGTH
     assert len(recalled) == (LENGTH if memory == "legs" else 200)
     assert recalled[-1][0] == signal[-1][0]
-
-
-def test_the_signal_has_the_waves_it_is_said_to_have():
-    power = torch.fft.rfft(wavy(5)).abs()
-    assert power[1:6].min() > 1e-3
-    assert power[6:].max() < 1e-9
-    assert wavy(5).square().mean() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

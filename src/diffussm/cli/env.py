@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import typer
 
@@ -43,6 +42,7 @@ def _found() -> dict[str, str | list[str]]:
     import torch
 
     from diffussm.cli.devices import choose_device
+    from diffussm.studies.running import processor
 
     gpus = []
     for number in range(torch.cuda.device_count()):
@@ -52,7 +52,7 @@ def _found() -> dict[str, str | list[str]]:
         "diffussm": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(torch.device("cpu")),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
@@ -60,14 +60,6 @@ def _found() -> dict[str, str | list[str]]:
         "gpus": gpus or "none",
         "device": str(choose_device("auto")),
     } | {name: _version(name) for name in PACKAGES}
-
-
-def _processor() -> str:
-    """Its name as Linux tells it, else as Python does."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:

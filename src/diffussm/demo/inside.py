@@ -4,8 +4,8 @@ The numbers are those of `diffussm.analysis.inside` and `diffussm.ssm.reconstruc
 """
 
 import torch
-from torch import Tensor
 
+from diffussm.analysis.figures.hippo import band_limited
 from diffussm.analysis.inside import directions, gate_sizes, kernels, memory_length
 from diffussm.demo.chart import Line, chart
 from diffussm.demo.html import paragraph
@@ -95,7 +95,7 @@ def show_gates(model: Generator, t: object) -> str:
 def show_memory(memory: str, state: object, waves: object, window: object) -> str:
     """A signal read once, value by value, and what a HiPPO state recalls of it, as HTML."""
     size = nearest("state", state, 2, MAX_STATE)
-    signal = wavy(nearest("waves", waves, 1, MAX_WAVES))
+    signal = band_limited(LENGTH, nearest("waves", waves, 1, MAX_WAVES), seed=3)
     length = LENGTH if memory == "legs" else nearest("window", window, 2, LENGTH)
     states = remember(signal, memory, size, None if memory == "legs" else length)
     points = (torch.arange(length) + 0.5) / length
@@ -113,14 +113,6 @@ def show_memory(memory: str, state: object, waves: object, window: object) -> st
     )
     said = f"{size} numbers recall the last {length} values with an error of {error:.1%} (rms)."
     return paragraph(said) + drawn
-
-
-def wavy(waves: int) -> Tensor:
-    """LENGTH samples of noise in waves of 1 to `waves` periods, of mean square 1; float64."""
-    noise = torch.randn(waves, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    spectrum = torch.nn.functional.pad(noise, (0, 0, 1, LENGTH // 2 - waves))
-    signal = torch.fft.irfft(torch.view_as_complex(spectrum), LENGTH)
-    return signal / signal.square().mean().sqrt()
 
 
 def depth(model: Generator) -> int:
